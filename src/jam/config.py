@@ -1,0 +1,322 @@
+"""Settings: typed, checked, and named in every complaint.
+
+They come, strongest first, from the mapping given in code, the environment (``JAM__SECTION__OPTION``), a TOML
+file, and, for what is still lacking at first use, a framework's own configuration. The defaults stand here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import math
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from jam.errors import ConfigError
+
+__all__ = [
+    "AccessTokenSettings",
+    "CSRFSettings",
+    "Options",
+    "Secret",
+    "SessionSettings",
+    "Settings",
+    "flat_options",
+    "read_options",
+    "settings_from",
+]
+
+YEAR = 365 * 24 * 3600
+
+Options = dict[str, Any]
+"""Checked options as they were given: option names, or section names with a dict of option names in them."""
+
+
+class Secret:
+    """A secret that does not show itself in logs, errors or ``repr``."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: str | bytes) -> None:
+        self.value = value.encode() if isinstance(value, str) else bytes(value)
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self.value == other.value
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+
+_ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+")
+Lifetime = Annotated[float, Meta(ge=1, le=10 * YEAR)]
+Name = Annotated[str, Meta(min_length=1, max_length=255)]
+
+
+class AccessTokenSettings(Struct, frozen=True, kw_only=True):
+    """``access_tokens``: see ``docs/access_tokens.md``. Times are in seconds.
+
+    Attributes:
+        lifetime: Of a token unless its maker says otherwise.
+        max_lifetime: The longest that is issued or accepted.
+        leeway: How far the clocks of hosts may disagree.
+        issuer: ``iss``; the app's ``name`` if left out.
+        audience: ``aud``; the app's ``name`` if left out.
+        client_id: ``client_id`` (RFC 9068); the app's ``name`` if left out.
+        algorithm: Of the secret (HS256 if left out), or of ``private_key`` where that leaves a choice.
+        private_key: PEM or JWK text, or the path of such a file: asymmetric signatures instead of the secret.
+        public_keys: More keys that verify, each PEM or JWK text or a path: retired ones, announced ones.
+        stateless: Never ask the store. Gives up revocation: a token then lives until it expires.
+    """
+
+    lifetime: Lifetime = 900.0
+    max_lifetime: Lifetime = 86400.0
+    leeway: Annotated[float, Meta(ge=0, le=300)] = 0.0
+    issuer: Name | None = None
+    audience: Name | None = None
+    client_id: Name | None = None
+    algorithm: Name | None = None
+    private_key: Secret | None = None
+    public_keys: tuple[str, ...] = ()
+    stateless: bool = False
+
+
+class SessionSettings(Struct, frozen=True, kw_only=True):
+    """``sessions``: see ``docs/sessions.md``. Times are in seconds.
+
+    Attributes:
+        idle_for: Unused for so long, a session is dead.
+        lifetime: So long after sign-in it is dead in any case.
+    """
+
+    idle_for: Lifetime = 3600.0
+    lifetime: Lifetime = 86400.0
+
+
+class CSRFSettings(Struct, frozen=True, kw_only=True):
+    """``csrf``: see ``docs/csrf.md``.
+
+    Attributes:
+        trusted_origins: Other origins (``https://app.example``) whose pages may send requests with cookies.
+    """
+
+    trusted_origins: tuple[str, ...] = ()
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Everything that can be set.
+
+    Attributes:
+        secret: At least 32 random bytes. From it every key is derived that is not configured itself.
+        secret_fallbacks: Former secrets, which still verify.
+        name: The app's one name: issuer, audience and client of its tokens, realm of its challenges.
+        store: The store's URL; see ``jam.stores.open_store``.
+        https: Whether browsers reach the app by https. Left out: yes, but for debug and testing.
+        debug: Let weak secrets pass with a warning. A Flask app in debug or testing does the same.
+    """
+
+    secret: Secret | None = None
+    secret_fallbacks: tuple[Secret, ...] = ()
+    name: Name = "jam"
+    store: Name = "memory://"
+    https: bool | None = None
+    debug: bool = False
+    access_tokens: AccessTokenSettings = AccessTokenSettings()
+    sessions: SessionSettings = SessionSettings()
+    csrf: CSRFSettings = CSRFSettings()
+
+
+def _fields(struct: type[Struct], *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for field in msgspec.structs.fields(struct):
+        if isinstance(field.type, type) and issubclass(field.type, Struct):
+            yield from _fields(field.type, *path, field.name)
+        else:
+            yield (*path, field.name), field.type
+
+
+_TYPES: dict[tuple[str, ...], Any] = dict(_fields(Settings))
+_SECTIONS = frozenset(path[0] for path in _TYPES if len(path) > 1)
+_FLAT = {"_".join(path).upper(): path for path in _TYPES}
+_NESTED = {"__".join(path).upper(): path for path in _TYPES}
+
+
+def read_options(config: Mapping[str, Any] | str | os.PathLike[str] | None, pointer: str) -> Options:
+    """The options from code or a TOML file, and from the environment.
+
+    Args:
+        config: A mapping, the path of a TOML file, or ``None`` for the environment alone.
+        pointer: The dotted name of the file's table.
+
+    Raises:
+        ConfigError: Naming the option, and the nearest valid one if it is unknown.
+    """
+    environment = _environment_options(os.environ)
+    if config is None:
+        return environment
+    if isinstance(config, Mapping):
+        return overlay(environment, _checked(config))
+    return overlay(_checked(_read_toml(Path(config), pointer)), environment)
+
+
+def flat_options(config: Mapping[str, Any], prefix: str = "JAM_") -> Options:
+    """The options among a framework's upper-case keys: ``JAM_SESSIONS_IDLE_FOR`` is ``sessions.idle_for``.
+
+    Raises:
+        ConfigError: If a key with the prefix names no option.
+    """
+    options: Options = {}
+    for key, value in config.items():
+        if not key.startswith(prefix):
+            continue
+        path = _FLAT.get(key.removeprefix(prefix))
+        if path is None:
+            raise _unknown(key, [prefix + name for name in _FLAT])
+        if value is not None:
+            _put(options, path, _convert(key, value, path))
+    return options
+
+
+def settings_from(options: Options) -> Settings:
+    """The settings, defaults filled in, and checked against each other.
+
+    Raises:
+        ConfigError: If two of them contradict each other.
+    """
+    sections = {
+        "access_tokens": AccessTokenSettings(**options.get("access_tokens", {})),
+        "sessions": SessionSettings(**options.get("sessions", {})),
+        "csrf": CSRFSettings(**options.get("csrf", {})),
+    }
+    settings = Settings(**{**options, **sections})
+    tokens, sessions = settings.access_tokens, settings.sessions
+    if tokens.lifetime > tokens.max_lifetime:
+        raise ConfigError(
+            "access_tokens.lifetime is longer than access_tokens.max_lifetime.",
+            hint=f"max_lifetime is {tokens.max_lifetime:g} seconds; raise it if such long-lived tokens are meant.",
+        )
+    if sessions.idle_for > sessions.lifetime:
+        raise ConfigError("sessions.idle_for is longer than sessions.lifetime.")
+    for origin in settings.csrf.trusted_origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ConfigError(
+                f"csrf.trusted_origins holds {origin!r}, which is no origin.",
+                hint="Write https://app.example or https://app.example:8443: no path, no wildcard, lower case.",
+            )
+    return settings
+
+
+def walk(options: Options) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every option that was given, by its path."""
+    for name, value in options.items():
+        if name in _SECTIONS:
+            for option, inner in value.items():
+                yield (name, option), inner
+        else:
+            yield (name,), value
+
+
+def overlay(weaker: Options, stronger: Options) -> Options:
+    """Both, the stronger one's word counting where both speak."""
+    merged: Options = {}
+    for options in (weaker, stronger):
+        for path, value in walk(options):
+            _put(merged, path, value)
+    return merged
+
+
+def _put(options: Options, path: tuple[str, ...], value: Any) -> None:
+    for section in path[:-1]:
+        options = options.setdefault(section, {})
+    options[path[-1]] = value
+
+
+def _checked(config: Mapping[str, Any], *section: str) -> Options:
+    options: Options = {}
+    for key, value in config.items():
+        path = (*section, key)
+        name = ".".join(map(str, path))
+        if not section and key in _SECTIONS:
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{name} is a section: it holds a table of options.")
+            options[key] = _checked(value, key)
+        elif path in _TYPES:
+            if value is not None:
+                options[key] = _convert(name, value, path)
+        else:
+            raise _unknown(name, [".".join(known) for known in _TYPES])
+    return options
+
+
+def _environment_options(environ: Mapping[str, str]) -> Options:
+    options: Options = {}
+    for key, value in environ.items():
+        if not key.startswith("JAM__"):
+            continue
+        path = _NESTED.get(key.removeprefix("JAM__"))
+        if path is None:
+            raise _unknown(key, ["JAM__" + name for name in _NESTED])
+        given: Any = value
+        if _is_list(path):
+            given = [part.strip() for part in value.split(",") if part.strip()]
+        _put(options, path, _convert(key, given, path, strict=False))
+    return options
+
+
+def _is_list(path: tuple[str, ...]) -> bool:
+    return getattr(_TYPES[path], "__origin__", None) is tuple
+
+
+def _convert(name: str, value: Any, path: tuple[str, ...], *, strict: bool = True) -> Any:
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name} must be a finite number.")
+    try:
+        converted = msgspec.convert(value, _TYPES[path], strict=strict, dec_hook=_to_secret)
+    except (msgspec.ValidationError, TypeError) as error:
+        # msgspec names types and bounds, never the value: a secret in the wrong place stays unseen.
+        raise ConfigError(f"{name} is not acceptable: {error}.") from None
+    if isinstance(converted, float) and not math.isfinite(converted):
+        raise ConfigError(f"{name} must be a finite number.")
+    return converted
+
+
+def _to_secret(kind: type, value: object) -> Secret:
+    if kind is Secret and isinstance(value, (str, bytes)) and value:
+        with contextlib.suppress(UnicodeEncodeError):
+            return Secret(value)
+    raise TypeError("Expected a non-empty string or bytes")
+
+
+def _unknown(name: str, known: list[str]) -> ConfigError:
+    last = name.rpartition(".")[2]
+    # The right option in the wrong section, or else a slip of the pen.
+    near = [option for option in known if option.rpartition(".")[2] == last]
+    sections = _SECTIONS if "." not in name and not name.startswith("JAM_") else ()
+    near = near or difflib.get_close_matches(name, [*known, *sections], n=1, cutoff=0.5)
+    hint = f"Did you mean {near[0]}?" if near else "The options are listed in docs/configuration.md."
+    return ConfigError(f"There is no option {name}.", hint=hint)
+
+
+def _read_toml(path: Path, pointer: str) -> Mapping[str, Any]:
+    try:
+        table: Any = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"The configuration file {path} cannot be read.", hint=str(error.strerror)) from None
+    except ValueError as error:
+        raise ConfigError(f"The configuration file {path} is not TOML.", hint=str(error)) from None
+    for name in pointer.split("."):
+        table = table.get(name) if isinstance(table, Mapping) else None
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"The configuration file {path} has no table [{pointer}].", hint="pointer= names another.")
+    return table

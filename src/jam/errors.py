@@ -1,0 +1,252 @@
+"""Every error Jam raises.
+
+Each class has a stable ``code`` for programs, an HTTP ``status``, a ``message`` that is safe to show to a
+client, and a ``hint`` for the developer that says what to do next. None of them ever holds a secret.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "APIKeyInvalid",
+    "AccessDenied",
+    "AuthenticationRequired",
+    "CSRFFailed",
+    "ClaimRequired",
+    "ConcurrentUpdate",
+    "ConfigError",
+    "CredentialError",
+    "FreshnessRequired",
+    "GenerationOutdated",
+    "InvalidKey",
+    "InvalidValue",
+    "JamError",
+    "MethodRequired",
+    "RecordExists",
+    "RoleRequired",
+    "ScopeRequired",
+    "SessionInvalid",
+    "StoreError",
+    "StoreUnavailable",
+    "TokenExpired",
+    "TokenInvalid",
+    "TokenNotYetValid",
+    "TokenRevoked",
+]
+
+
+class JamError(Exception):
+    """The root of the tree: catch this to catch everything Jam raises.
+
+    Args:
+        message: What happened, safe to show to a client. The class's own text when left out.
+        hint: What the developer can do about it; goes to logs and the command line, never to a client.
+        code: A more precise code than the class's own.
+    """
+
+    code: str = "jam_error"
+    status: ClassVar[int] = 500
+    message: str = "The request could not be authorized."
+    hint: str = ""
+
+    def __init__(self, message: str | None = None, *, hint: str | None = None, code: str | None = None) -> None:
+        if message is not None:
+            self.message = message
+        if hint is not None:
+            self.hint = hint
+        if code is not None:
+            self.code = code
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".rstrip()
+
+
+# -- configuration and keys: the developer's mistakes, found at start or first use ---------------------------
+
+
+class ConfigError(JamError):
+    """A setting is unknown, of the wrong type, nonsensical or unsafe."""
+
+    code = "config_error"
+    message = "This application's access control is misconfigured."
+
+
+class InvalidKey(ConfigError):
+    """A key was refused at import or asked to do what it may not (RFC 7517, RFC 7518, RFC 8725 3.5)."""
+
+    code = "invalid_key"
+    message = "The key was refused."
+
+
+class InvalidValue(JamError, ValueError):
+    """An argument of a call cannot be what it is, such as a subject that is not a string."""
+
+    code = "invalid_value"
+    status = 400
+    message = "A value is not acceptable."
+
+
+# -- credentials: 401 ---------------------------------------------------------------------------------------
+
+
+class CredentialError(JamError):
+    """A credential was presented and is not good."""
+
+    code = "credential_invalid"
+    status = 401
+    message = "The credential is not valid."
+
+
+class TokenInvalid(CredentialError):
+    """The token is malformed, wrongly signed, of the wrong kind, or not meant for this app."""
+
+    code = "token_invalid"
+    message = "The token is not valid."
+
+
+class TokenExpired(TokenInvalid):
+    """The token was good and has reached its ``exp`` (RFC 7519 4.1.4)."""
+
+    code = "token_expired"
+    message = "The token has expired."
+    hint = "Sign in again or use the refresh token."
+
+
+class TokenNotYetValid(TokenInvalid):
+    """The token's ``nbf`` or ``iat`` lies in the future (RFC 7519 4.1.5)."""
+
+    code = "token_not_yet_valid"
+    message = "The token is not valid yet."
+    hint = "Compare the clocks of the hosts, or allow a few seconds of leeway (access_tokens.leeway)."
+
+
+class TokenRevoked(TokenInvalid):
+    """The token was revoked by itself, or everything of its subject was."""
+
+    code = "token_revoked"
+    message = "The token has been revoked."
+
+
+class SessionInvalid(CredentialError):
+    """There is no live session behind the handle: unknown, expired, ended or never made."""
+
+    code = "session_invalid"
+    message = "The session is not valid."
+
+
+class APIKeyInvalid(CredentialError):
+    """The route asks for its own API key or bearer token, and that was not it."""
+
+    code = "api_key_invalid"
+    message = "The API key is not valid."
+
+
+# -- checkpoints: 401 for the unknown, 403 for the known ----------------------------------------------------
+
+
+class AuthenticationRequired(JamError):
+    """The caller presented no credential and the route demands one."""
+
+    code = "authentication_required"
+    status = 401
+    message = "Authentication is required."
+
+
+class FreshnessRequired(AuthenticationRequired):
+    """The caller is known but signed in too long ago (RFC 9470)."""
+
+    code = "insufficient_user_authentication"
+    message = "A more recent sign-in is required."
+    hint = "Ask the user to sign in again, then repeat the request."
+    max_age: float | None = None  #: seconds; what the route demands
+
+
+class AccessDenied(JamError):
+    """The caller may not do this."""
+
+    code = "access_denied"
+    status = 403
+    message = "You are not allowed to do this."
+
+
+class RoleRequired(AccessDenied):
+    """The identity lacks a role."""
+
+    code = "role_required"
+
+
+class ScopeRequired(AccessDenied):
+    """The identity lacks a scope (RFC 6750 3.1)."""
+
+    code = "insufficient_scope"
+    scopes: str = ""  #: space-delimited; what the route demands
+
+
+class ClaimRequired(AccessDenied):
+    """A claim or session key has not the value the route demands."""
+
+    code = "claim_required"
+
+
+class MethodRequired(AccessDenied):
+    """The route does not take this kind of credential."""
+
+    code = "method_required"
+    message = "This kind of credential is not accepted here."
+
+
+class CSRFFailed(AccessDenied):
+    """An unsafe request did not prove that it comes from this site's own pages, so no cookie was opened."""
+
+    code = "csrf_failed"
+    message = "The request does not come from this site's own pages."
+    hint = (
+        "Browsers prove it with Sec-Fetch-Site or Origin. A script that uses a cookie sends an Origin header, "
+        "or better a bearer token; another site of yours belongs in csrf.trusted_origins."
+    )
+
+
+# -- stores -------------------------------------------------------------------------------------------------
+
+
+class StoreError(JamError):
+    """The base of what a store may raise."""
+
+    code = "store_error"
+
+
+class StoreUnavailable(StoreError):
+    """The store could not be asked, so nobody may pass. ``retry_after`` is in seconds."""
+
+    code = "store_unavailable"
+    status = 503
+    message = "The service is temporarily unavailable."
+    retry_after: ClassVar[int] = 5
+
+
+class RecordExists(StoreError):
+    """``add`` found a live record of this kind and id."""
+
+    code = "record_exists"
+    status = 409
+    message = "The record exists already."
+
+
+class GenerationOutdated(StoreError):
+    """The record was made before its subject was revoked, so it may not enter the store any more."""
+
+    code = "generation_outdated"
+    status = 409
+    message = "Everything of this subject was revoked meanwhile."
+    hint = "Sign in again."
+
+
+class ConcurrentUpdate(StoreError):
+    """Others kept changing the record and the bounded retries are used up; nothing was written."""
+
+    code = "concurrent_update"
+    status = 409
+    message = "The data was changed by somebody else at the same time; nothing was saved."
+    hint = "Try again."
