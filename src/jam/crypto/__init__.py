@@ -1,0 +1,1 @@
+"""Encodings, keys, signatures and handles: everything that touches cryptography, and nothing else."""
