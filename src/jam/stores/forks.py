@@ -1,0 +1,58 @@
+"""Stores and forks: what must stand still while the process forks, and be made anew in the child."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+from weakref import WeakSet
+
+__all__ = ["around_forks"]
+
+logger = logging.getLogger("jam.stores")
+
+T = TypeVar("T")
+
+
+def around_forks(
+    stores: WeakSet[T],
+    *,
+    before: Callable[[T], None],
+    after_in_parent: Callable[[T], None],
+    after_in_child: Callable[[T], None],
+) -> None:
+    """Call these for every store that is alive when the process forks; one fork at a time.
+
+    Args:
+        stores: The stores of one engine, as they come and go.
+        before: Brings a store to a standstill, in the parent.
+        after_in_parent: Lets it go on.
+        after_in_child: Makes it usable where none of the other threads exist any more.
+    """
+    forking = threading.Lock()
+    held: list[T] = []
+
+    def stop_all() -> None:
+        forking.acquire()
+        for store in list(stores):
+            try:
+                before(store)
+            except Exception:  # one store's trouble must not leave the others unprepared
+                logger.exception("A store could not be made ready for a fork")
+            else:
+                held.append(store)
+
+    def go_on(act: Callable[[T], None]) -> Callable[[], None]:
+        def go_on_with_all() -> None:
+            while held:
+                act(held.pop())
+            forking.release()
+
+        return go_on_with_all
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=stop_all, after_in_parent=go_on(after_in_parent), after_in_child=go_on(after_in_child)
+        )
