@@ -1,0 +1,341 @@
+"""The facade: settings in, wired parts out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+from jam import config as settings_module
+from jam.config import Options, Secret, Settings, read_options, settings_from
+from jam.credentials.access_tokens import AccessTokens
+from jam.credentials.sessions import Sessions
+from jam.crypto.keys import HMACKey, Key, KeySet, RSAKey, derive
+from jam.crypto.weak_keys import weakness_of
+from jam.errors import ConfigError, InvalidKey
+from jam.events import Events
+from jam.stores import Store, open_store
+
+__all__ = ["Jam", "SettingsSource"]
+
+logger = logging.getLogger("jam")
+
+_HMAC_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
+# An app answers these for itself, so that two apps of one Jam may differ in them.
+_PER_APP = frozenset({("https",), ("debug",)})
+_SECRET_ADVICE = 'Make one with: python -c "import secrets; print(secrets.token_urlsafe(64))"'  # noqa: S105 - no secret
+
+
+class SettingsSource(Protocol):
+    """Something that fills in what a ``Jam`` was not told: a Flask app's configuration, for one."""
+
+    def options(self) -> Options:
+        """The options it has, read when they are first needed."""
+        ...
+
+    def allows_weak_secrets(self) -> bool:
+        """Whether it is in debug or testing."""
+        ...
+
+
+class Jam:
+    """One configured system of credentials, used by any number of apps.
+
+    Nothing is opened and no key is read before it is first needed. All parts are safe to use from many
+    threads and after a fork.
+
+    Args:
+        config: A mapping of options, which is stronger than the environment (``JAM__SECTION__OPTION``); or the path of
+            a TOML file, which is weaker; or ``None``. ``docs/configuration.md`` lists the options.
+        pointer: The dotted name of the TOML file's table.
+        store: A store to use instead of the one that ``store`` in the configuration names.
+        keys: Keys for access tokens instead of those the configuration leads to.
+        clock: Seconds since the epoch; tests move it.
+
+    Raises:
+        ConfigError: If an option is unknown, of the wrong type or nonsense.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        *,
+        pointer: str = "jam",
+        store: Store | None = None,
+        keys: KeySet | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.clock = clock
+        self.events = Events()
+        self._own = read_options(config, pointer)
+        settings_from(self._own)  # what contradicts itself already now should not wait for the first request
+        self._sources: list[Callable[[], SettingsSource | None]] = []
+        self._lock = threading.RLock()
+        self._settings: Settings | None = None
+        self._given: Options = {}
+        self._warned: set[str] = set()
+        self._store = store
+        self._keys = keys
+        self._access_tokens: AccessTokens | None = None
+        self._sessions: Sessions | None = None
+        _all_jams.add(self)
+
+    # -- settings -------------------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, final from the first use on.
+
+        Raises:
+            ConfigError: If they are contradictory, or the secret is weak outside debug and testing.
+        """
+        return self._settings if self._settings is not None else self._settle()
+
+    def fill_from(self, source: Callable[[], SettingsSource | None]) -> None:
+        """For extensions: fill what this Jam lacks from a source at first use; a function, since an app may go away."""
+        with self._lock:
+            self._sources = [known for known in self._sources if known() is not None]
+            self._sources.append(source)
+
+    def agree_with(self, source: SettingsSource) -> None:
+        """Refuse a source that comes after the settings are final and would have made them different. For extensions.
+
+        Raises:
+            ConfigError: Naming the option.
+        """
+        settled = self.settings
+        own = dict(settings_module.walk(self._own))
+        given = dict(settings_module.walk(self._given))
+        for path, value in settings_module.walk(source.options()):
+            if path not in own and path not in _PER_APP and given.get(path) != value:
+                raise _disagreement(path)
+        self._check_secrets(settled, lenient=settled.debug or source.allows_weak_secrets())
+
+    def _settle(self) -> Settings:
+        with self._lock:
+            if self._settings is not None:
+                return self._settings
+            own = dict(settings_module.walk(self._own))
+            sources = [source for reference in self._sources if (source := reference()) is not None]
+            given: Options = {}
+            for source in sources:
+                options = source.options()
+                known = dict(settings_module.walk(given))
+                for path, value in settings_module.walk(options):
+                    if path not in own and path not in _PER_APP and known.get(path, value) != value:
+                        raise _disagreement(path)
+                given = settings_module.overlay(given, options)
+            for path in _PER_APP:
+                given.pop(path[0], None)
+            settings = settings_from(settings_module.overlay(given, self._own))
+            lenient = settings.debug or (bool(sources) and all(source.allows_weak_secrets() for source in sources))
+            self._check_secrets(settings, lenient=lenient)
+            self._given = given
+            self._settings = settings
+            return settings
+
+    def _check_secrets(self, settings: Settings, *, lenient: bool) -> None:
+        named = (("secret", settings.secret), *(("secret_fallbacks", one) for one in settings.secret_fallbacks))
+        for name, secret in named:
+            weakness = None if secret is None else weakness_of(secret.value)
+            if weakness is None:
+                continue
+            message = f"The configured {name} {weakness}."
+            if not lenient:
+                raise ConfigError(message, hint=_SECRET_ADVICE)
+            if message not in self._warned:
+                self._warned.add(message)
+                logger.warning("%s This is accepted only in debug and testing. %s", message, _SECRET_ADVICE)
+
+    # -- parts ----------------------------------------------------------------------------------------------
+
+    @property
+    def store(self) -> Store:
+        """Where records live."""
+        if self._store is None:
+            with self._lock:
+                if self._store is None:
+                    self._store = open_store(self.settings.store)
+        return self._store
+
+    @property
+    def keys(self) -> KeySet:
+        """What signs and verifies access tokens.
+
+        Raises:
+            InvalidKey: If a configured key is not fit.
+        """
+        if self._keys is None:
+            with self._lock:
+                if self._keys is None:
+                    self._keys = _keys_from(self.settings)
+        return self._keys
+
+    @property
+    def access_tokens(self) -> AccessTokens:
+        """What issues, verifies and revokes access tokens."""
+        if self._access_tokens is None:
+            with self._lock:
+                if self._access_tokens is None:
+                    settings = self.settings
+                    self._access_tokens = AccessTokens(
+                        self.keys, self.store, settings.access_tokens,
+                        name=settings.name, clock=self.clock, events=self.events,
+                    )  # fmt: skip
+        return self._access_tokens
+
+    @property
+    def sessions(self) -> Sessions:
+        """What makes, finds, changes and ends sessions."""
+        if self._sessions is None:
+            with self._lock:
+                if self._sessions is None:
+                    self._sessions = Sessions(self.store, self.settings.sessions, clock=self.clock, events=self.events)
+        return self._sessions
+
+    # -- short ways -----------------------------------------------------------------------------------------
+
+    def make_payload(self, exp: float | timedelta | None = None, **data: Any) -> dict[str, Any]:
+        """A token payload with ``iat``, ``exp`` and ``jti`` filled in.
+
+        Args:
+            exp: Seconds from now (or a ``timedelta``) until it expires; the configured lifetime if left out.
+            data: The app's own claims.
+
+        Raises:
+            InvalidValue: If ``exp`` is not a sensible number of seconds.
+        """
+        return self.access_tokens.payload(exp, **data)
+
+    def gen_jwt_token(self, payload: Mapping[str, Any]) -> str:
+        """A signed token (``typ: JWT``) for ``payload``, with what it lacks of ``iat``, ``exp``, ``jti``, ``iss``
+        and ``aud``.
+
+        Raises:
+            InvalidValue: If the payload could never be accepted back.
+        """
+        return self.access_tokens.sign(payload)
+
+    def verify_jwt_token(self, token: str) -> dict[str, Any]:
+        """The payload of a good token.
+
+        Raises:
+            TokenInvalid: If it is not good; the subclasses say why.
+            StoreUnavailable: If revocation cannot be asked about.
+        """
+        return dict(self.access_tokens.verify(token).payload)
+
+    def create_session(self, session_key: str, data: Mapping[str, Any] | None = None) -> str:
+        """Start a session for the subject ``session_key``; returns its handle, which only the client keeps.
+
+        Raises:
+            InvalidValue: If the data is not JSON or the subject no string.
+        """
+        return self.sessions.create(session_key, data)
+
+    def get_session(self, session_id: str) -> dict[str, Any] | None:
+        """The data of a live session, or ``None``."""
+        session = self.sessions.get(session_id)
+        return None if session is None else dict(session.data)
+
+    def update_session(self, session_id: str, data: Mapping[str, Any]) -> None:
+        """Merge ``data`` into a session's, key by key.
+
+        Raises:
+            SessionInvalid: If there is no live session.
+        """
+        self.sessions.update(session_id, data)
+
+    def delete_session(self, session_id: str) -> None:
+        """End a session; no matter if there is none."""
+        self.sessions.delete(session_id)
+
+    def clear_sessions(self, session_key: str) -> None:
+        """End every session of the subject ``session_key``."""
+        self.sessions.clear(session_key)
+
+    def rework_session(self, session_id: str) -> str:
+        """A new handle for a session; the old one is dead from then on.
+
+        Raises:
+            SessionInvalid: If there is no live session.
+        """
+        return self.sessions.rework(session_id)
+
+
+_all_jams: weakref.WeakSet[Jam] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    # Another thread of the parent may have held one at the moment of the fork; here there is none.
+    for jam in list(_all_jams):
+        jam._lock = threading.RLock()  # noqa: SLF001 - this module's own class
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _disagreement(path: tuple[str, ...]) -> ConfigError:
+    name = ".".join(path)
+    return ConfigError(
+        f"The apps that share this Jam do not agree on {name}, or it was in use before the app set it.",
+        hint=f"Give {name} to Jam(...) itself, or make one Jam for each app.",
+    )
+
+
+def _keys_from(settings: Settings) -> KeySet:
+    tokens = settings.access_tokens
+    public = [_read_public_key(text, tokens.algorithm) for text in tokens.public_keys]
+    if tokens.private_key is not None:
+        return KeySet(_read_key(tokens.private_key.value.decode(), tokens.algorithm), *public)
+    if public:
+        return KeySet(*public)
+    algorithm = tokens.algorithm or "HS256"
+    length = _HMAC_BYTES.get(algorithm)
+    if length is None:
+        raise InvalidKey(
+            f"access_tokens.algorithm {algorithm!r} cannot be used with a secret.",
+            hint="Set access_tokens.private_key, or use HS256, HS384 or HS512.",
+        )
+    purpose = f"access tokens {algorithm}"
+    current = settings.secret
+    if current is None:
+        logger.warning(
+            "No secret is configured: keys are made for the life of this process, so that every token ends with it "
+            "and other processes accept none of them. Set SECRET_KEY (or JAM__SECRET). %s",
+            _SECRET_ADVICE,
+        )
+        current = Secret(secrets.token_bytes(32))
+    return KeySet(
+        *(HMACKey(derive(secret.value, purpose, length), algorithm) for secret in (current, *settings.secret_fallbacks))
+    )
+
+
+def _read_public_key(text: str, algorithm: str | None) -> Key:
+    """A key that only verifies. An RSA key in PEM leaves the algorithm open: then it is that of the signing key."""
+    key = _read_key(text, None)
+    if isinstance(key, RSAKey) and algorithm is not None and algorithm[:2] in ("RS", "PS") and "{" not in text:
+        return _read_key(text, algorithm)
+    return key
+
+
+def _read_key(text: str, algorithm: str | None) -> Key:
+    """A key from PEM or JWK text, or from the file at that path."""
+    source = text.strip()
+    if not source.startswith(("-----BEGIN", "{")):
+        try:
+            source = Path(source).read_text("utf-8").strip()
+        except (OSError, ValueError):
+            # The text may be a mangled key: it is not repeated.
+            raise ConfigError(
+                "A configured key is neither PEM, nor JWK, nor the path of a file that can be read."
+            ) from None
+    return Key.from_jwk(source, algorithm) if source.startswith("{") else Key.from_pem(source, algorithm)
