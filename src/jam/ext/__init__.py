@@ -1,0 +1,1 @@
+"""Jam in other frameworks, one package each."""

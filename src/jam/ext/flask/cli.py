@@ -1,0 +1,293 @@
+"""``flask jam``: what guards each route, and what is wrong with the set-up."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+import msgspec
+from flask import Flask, current_app
+from flask.cli import AppGroup
+
+from jam.crypto.weak_keys import weakness_of
+from jam.errors import JamError
+from jam.ext.flask.guards import guards_of, is_guarded, is_public, is_static
+from jam.ext.flask.request import AppSettings, state_of
+
+__all__ = ["Finding", "Route", "examine", "jam_cli", "routes_of"]
+
+jam_cli = AppGroup("jam", help="Authentication and access control.")
+
+_GUARDS = "__jam_checkpoints__"
+
+
+class Route(msgspec.Struct, frozen=True):
+    """A route and what guards it.
+
+    Attributes:
+        rule: Its URL rule.
+        methods: Its HTTP methods.
+        endpoint: Its endpoint.
+        status: ``guarded``, ``public`` (said so), ``static``, or ``unprotected``.
+        guards: The checkpoints, as they are written.
+    """
+
+    rule: str
+    methods: tuple[str, ...]
+    endpoint: str
+    status: str
+    guards: tuple[str, ...]
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing ``doctor`` found.
+
+    Attributes:
+        level: ``ok``, ``warning`` or ``problem``.
+        topic: What it is about.
+        message: What is so.
+        advice: What to do about it.
+    """
+
+    level: str
+    topic: str
+    message: str
+    advice: str = ""
+
+
+@jam_cli.command("routes")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option("--fail-unprotected", is_flag=True, help="Exit with 1 if a route is neither guarded nor public.")
+def routes_command(as_json: bool, fail_unprotected: bool) -> None:
+    """Show every route with what guards it."""
+    routes = list(routes_of(current_app))
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(routes), indent=2))
+    else:
+        rows = [(route.rule, ",".join(route.methods), route.status, "; ".join(route.guards)) for route in routes]
+        _print_table(("Route", "Methods", "Status", "Guards"), rows)
+    open_routes = [route for route in routes if route.status == "unprotected"]
+    if open_routes and fail_unprotected:
+        click.echo(
+            f"{len(open_routes)} of {len(routes)} routes are unprotected. Guard them, or mark them with @public.",
+            err=True,
+        )
+        raise SystemExit(1)
+
+
+@jam_cli.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def doctor_command(as_json: bool) -> None:
+    """Examine the set-up; exit with 1 if there is a problem."""
+    findings = list(examine(current_app))
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(findings), indent=2))
+    else:
+        marks = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "problem": ("PROBLEM", "red")}
+        for finding in findings:
+            word, colour = marks[finding.level]
+            click.echo(f"{click.style(f'{word:8}', fg=colour)} {finding.topic}: {finding.message}")
+            if finding.advice:
+                click.echo(f"{'':8} → {finding.advice}")
+    if any(finding.level == "problem" for finding in findings):
+        raise SystemExit(1)
+
+
+@jam_cli.command("purge")
+def purge_command() -> None:
+    """Remove dead records and ended counts; for a nightly job. Engines that are busy collect some by themselves."""
+    jam = state_of(current_app).jam
+    gone = 0
+    try:
+        while batch := jam.store.purge(jam.clock(), 1000):
+            gone += batch
+            click.echo(f"\r{gone} removed", nl=False, err=True)
+    except JamError as error:
+        raise click.ClickException(str(error)) from None
+    if gone:
+        click.echo(err=True)
+    click.echo(f"{gone} dead records and ended counts removed.")
+
+
+@jam_cli.group("db")
+def db_group() -> None:
+    """Jam's tables, for apps without migrations of their own."""
+
+
+@db_group.command("create")
+def db_create_command() -> None:
+    """Make what is missing of the tables."""
+    store = state_of(current_app).jam.store
+    try:
+        store.create_tables()
+        store.check()
+    except JamError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo("The store has what it needs.")
+
+
+@db_group.command("status")
+def db_status_command() -> None:
+    """Whether the tables are there and of this version; exit with 1 if not."""
+    try:
+        state_of(current_app).jam.store.check()
+    except JamError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo("The store has what it needs.")
+
+
+def routes_of(app: Flask) -> Iterator[Route]:
+    """Every route of an app, one entry for the methods that are guarded alike, in the order of their rules."""
+    for rule in sorted(app.url_map.iter_rules(), key=lambda rule: (rule.rule, rule.endpoint)):
+        methods = sorted((rule.methods or set()) - set(_implied_methods(app, rule)))
+        alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+        for method in methods:
+            alike.setdefault(_protection(app, rule.endpoint, method), []).append(method)
+        for (status, guards), those in alike.items():
+            yield Route(rule.rule, tuple(those), rule.endpoint, status, guards)
+
+
+def _implied_methods(app: Flask, rule: Any) -> Iterator[str]:
+    """The methods that need no line of their own: what Flask answers itself, and a HEAD that is the GET."""
+    if getattr(rule, "provide_automatic_options", False):
+        yield "OPTIONS"
+    if "GET" in (rule.methods or ()) and _protection(app, rule.endpoint, "HEAD") == _protection(
+        app, rule.endpoint, "GET"
+    ):
+        yield "HEAD"
+
+
+def _protection(app: Flask, endpoint: str, method: str) -> tuple[str, tuple[str, ...]]:
+    view = app.view_functions.get(endpoint)
+    if view is None:
+        return "unprotected", ()
+    guards = [repr(one) for one in guards_of(view, method)]
+    guarded = is_guarded(view, method)
+    open_to_all = is_public(view, method)
+    for hook in _hooks(app, endpoint):
+        default = getattr(hook, "is_default", False)
+        if open_to_all or hook.exempts(endpoint) or (default and (guarded or is_static(app, endpoint))):
+            continue
+        guards += [repr(one) for one in getattr(hook, _GUARDS)]
+        guarded = guarded or any(one.protects() for one in getattr(hook, _GUARDS))
+    if guarded:
+        return "guarded", tuple(guards)
+    if is_static(app, endpoint):
+        return "static", tuple(guards)
+    return ("public" if open_to_all or _exempted(app, endpoint) else "unprotected"), tuple(guards)
+
+
+def _hooks(app: Flask, endpoint: str) -> Iterator[Any]:
+    """What ``protect`` and ``deny_by_default`` put before an endpoint."""
+    names: list[str | None] = [None]
+    blueprint = endpoint.rpartition(".")[0]
+    while blueprint:
+        names.append(blueprint)
+        blueprint = blueprint.rpartition(".")[0]
+    for name in names:
+        for hook in app.before_request_funcs.get(name, ()):
+            if hasattr(hook, _GUARDS):
+                yield hook
+
+
+def _exempted(app: Flask, endpoint: str) -> bool:
+    return any(hook.exempts(endpoint) for hook in _hooks(app, endpoint))
+
+
+def examine(app: Flask) -> Iterator[Finding]:
+    """What is right and wrong with an app's set-up."""
+    yield from _examine_owner()
+    try:
+        state = state_of(app)
+        state.prepare()
+        settings = state.jam.settings
+    except JamError as error:
+        yield Finding("problem", "configuration", error.message, error.hint)
+        return
+    relaxed = AppSettings(app).allows_weak_secrets()
+    yield from _examine_secret(settings)
+    yield from _examine_https(state.https, relaxed=relaxed)
+    yield from _examine_store(state.jam, relaxed=relaxed)
+    if settings.access_tokens.stateless:
+        yield Finding(
+            "warning", "tokens", "access_tokens.stateless is set: no token can be revoked before it expires.",
+            "Leave it off unless a measurement asks for it.",
+        )  # fmt: skip
+    yield from _examine_routes(app)
+
+
+def _examine_owner() -> Iterator[Finding]:
+    others = set(importlib.metadata.packages_distributions().get("jam", ())) - {"jam-auth"}
+    if others:
+        names = ", ".join(sorted(others))
+        yield Finding(
+            "problem", "installation", f"Another distribution installs a package named jam too: {names}.",
+            f"Uninstall both and install jam-auth again: pip uninstall {' '.join(sorted(others))} jam-auth",
+        )  # fmt: skip
+    else:
+        yield Finding("ok", "installation", "No other distribution installs a package named jam.")
+
+
+def _examine_secret(settings: Any) -> Iterator[Finding]:
+    if settings.secret is None and settings.access_tokens.private_key is None:
+        yield Finding(
+            "problem", "secret", "No secret is configured: keys are made anew for each process.",
+            'Set SECRET_KEY to the output of: python -c "import secrets; print(secrets.token_urlsafe(64))"',
+        )  # fmt: skip
+        return
+    given = [("secret", settings.secret), *(("fallback", one) for one in settings.secret_fallbacks)]
+    weak = [f"{name} {why}" for name, one in given if one is not None and (why := weakness_of(one.value))]
+    if weak:
+        yield Finding(
+            "problem", "secret", f"The {weak[0]}; outside debug and testing it is refused.",
+            'Set SECRET_KEY to the output of: python -c "import secrets; print(secrets.token_urlsafe(64))"',
+        )  # fmt: skip
+        return
+    yield Finding("ok", "secret", "Keys come from configured, strong secrets.")
+
+
+def _examine_https(https: bool, *, relaxed: bool) -> Iterator[Finding]:
+    if https:
+        yield Finding("ok", "https", "Cookies are set with Secure; browsers must reach the app by https.")
+    else:
+        message = "Cookies are set without Secure, so that anybody on the way can read them."
+        level = "warning" if relaxed else "problem"
+        yield Finding(level, "https", message, "Serve the app by https and set JAM_HTTPS = True.")
+
+
+def _examine_store(jam: Any, *, relaxed: bool) -> Iterator[Finding]:
+    try:
+        store = jam.store
+        store.check()
+        store.marks("", "", jam.clock())
+    except JamError as error:
+        yield Finding("problem", "store", error.message, error.hint)
+        return
+    if not (store.shared and store.durable):
+        yield Finding(
+            "warning" if relaxed else "problem", "store",
+            "Sessions and revocations live in this process only: they end with it, and other workers do not see them.",
+            "Set JAM_STORE, for example to sqlite:///jam.sqlite3.",
+        )  # fmt: skip
+    else:
+        yield Finding("ok", "store", f"{type(store).__name__} answers and is shared by all workers.")
+
+
+def _examine_routes(app: Flask) -> Iterator[Finding]:
+    open_routes = [route.rule for route in routes_of(app) if route.status == "unprotected"]
+    if open_routes:
+        yield Finding(
+            "warning", "routes", f"{len(open_routes)} routes are neither guarded nor marked public.",
+            "flask jam routes shows them.",
+        )  # fmt: skip
+    else:
+        yield Finding("ok", "routes", "Every route is guarded or marked public.")
+
+
+def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in (head, tuple("-" * width for width in widths), *rows):
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

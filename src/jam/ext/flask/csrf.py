@@ -1,0 +1,53 @@
+"""Whether an unsafe request comes from this site's own pages, without tokens in forms.
+
+The browser says so itself: in ``Sec-Fetch-Site``, or, if it is too old for that, in ``Origin``. A request
+that says neither is refused: cookies are for browsers, and all of them send one of the two.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from flask import Request
+
+from jam.errors import CSRFFailed
+
+__all__ = ["csrf_refusal"]
+
+_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")  # as browsers send it (RFC 9110 7.2)
+_SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))  # RFC 9110 9.2.1
+
+
+def csrf_refusal(request: Request, trusted_origins: Collection[str]) -> CSRFFailed | None:
+    """Why no cookie of this request may be opened, or ``None``.
+
+    Args:
+        request: The request.
+        trusted_origins: Other origins whose pages may send requests with cookies.
+    """
+    if request.method in _SAFE_METHODS:
+        return None
+    environ = request.environ
+    site = environ.get("HTTP_SEC_FETCH_SITE")
+    if site in ("same-origin", "none"):
+        return None
+    origin = environ.get("HTTP_ORIGIN")
+    if origin is not None and origin in trusted_origins:
+        return None
+    if (
+        site is None
+        and origin is not None
+        and _HOST.fullmatch(request.host)
+        and origin.lower() == f"{request.scheme}://{request.host}".lower()
+    ):
+        return None
+    if site is not None:
+        return CSRFFailed(f"The request was sent from another site ({_shown(site)}).")
+    if origin is not None:
+        return CSRFFailed("The request was sent from another origin.")
+    return CSRFFailed("The request does not say where it was sent from.")
+
+
+def _shown(site: str) -> str:
+    return site if site in ("cross-site", "same-site") else "unknown"

@@ -1,0 +1,240 @@
+"""The extensions: where this app looks for credentials.
+
+All of an app's extensions share one ``Jam``. Header carriers are tried before cookies, each kind in the order of
+set-up; an invalid credential never hides a valid one.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar
+
+from flask import Flask, Response, after_this_request, current_app, request
+
+from jam.errors import ConfigError, JamError, StoreUnavailable
+from jam.ext.flask.carriers import CookieCarrier, HeaderCarrier
+from jam.ext.flask.cli import jam_cli
+from jam.ext.flask.negotiation import handle_jam_error, to_raise
+from jam.ext.flask.request import STATE, JamState, globals_class, state_of
+from jam.identity import Identity
+from jam.jam import Jam
+
+__all__ = ["JWTExtension", "JamExtension", "SessionExtension"]
+
+logger = logging.getLogger("jam.flask")
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+
+
+class JamExtension:
+    """Makes the ``Jam`` available as ``current_app.extensions["jam"]``; looks for no credential itself.
+
+    Args:
+        jam: The ``Jam``.
+        app: The app to set up now; or call ``init_app`` later, on as many apps as wanted.
+    """
+
+    def __init__(self, jam: Jam, app: Flask | None = None) -> None:
+        self.jam = jam
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Set up the app. Its configuration is read later, when first needed.
+
+        Raises:
+            ConfigError: If the app has another ``Jam`` already.
+        """
+        _attach(app, self.jam)
+
+
+class _CredentialExtension(JamExtension):
+    """Looks for one kind of credential in a header, a cookie or both."""
+
+    method: ClassVar[str]
+
+    def __init__(self, jam: Jam, app: Flask | None, header_name: str | None, cookie_name: str | None) -> None:
+        if not header_name and not cookie_name:
+            raise ConfigError("The extension looks nowhere.", hint="Give it a header_name or a cookie_name.")
+        for name in (header_name, cookie_name):
+            if name and not _TOKEN.fullmatch(name):
+                raise ConfigError(f"{name!r} cannot be the name of a header or cookie (RFC 9110 5.6.2).")
+        self.header_name = header_name
+        self.cookie_name = cookie_name
+        super().__init__(jam, app)
+
+    def init_app(self, app: Flask) -> None:
+        """Set up the app. Its configuration is read later, when first needed.
+
+        Raises:
+            ConfigError: If the app has another ``Jam`` already.
+        """
+        state = _attach(app, self.jam)
+        if self.header_name:
+            state.carry(HeaderCarrier, self.header_name, self.method)
+        if self.cookie_name:
+            state.carry(CookieCarrier, self.cookie_name, self.method)
+
+
+class JWTExtension(_CredentialExtension):
+    """Looks for an access token.
+
+    Args:
+        jam: The ``Jam``.
+        app: The app to set up now, if any.
+        header_name: A header of the form ``Bearer <token>``, or ``None`` not to look in one.
+        cookie_name: A cookie, or ``None`` not to look in one.
+
+    Raises:
+        ConfigError: If both are ``None``.
+    """
+
+    method = "jwt"
+
+    def __init__(
+        self,
+        jam: Jam,
+        app: Flask | None = None,
+        header_name: str | None = "Authorization",
+        cookie_name: str | None = None,
+    ) -> None:
+        super().__init__(jam, app, header_name, cookie_name)
+
+
+class SessionExtension(_CredentialExtension):
+    """Looks for a session's handle.
+
+    Args:
+        jam: The ``Jam``.
+        app: The app to set up now, if any.
+        header_name: A header of the form ``Bearer <handle>``, or ``None`` not to look in one.
+        cookie_name: A cookie, or ``None`` not to look in one.
+
+    Raises:
+        ConfigError: If both are ``None``.
+    """
+
+    method = "session"
+
+    def __init__(
+        self,
+        jam: Jam,
+        app: Flask | None = None,
+        header_name: str | None = None,
+        cookie_name: str | None = "sessionId",
+    ) -> None:
+        super().__init__(jam, app, header_name, cookie_name)
+
+    def sign_in(
+        self,
+        subject: str,
+        data: Mapping[str, Any] | None = None,
+        *,
+        roles: Collection[str] = (),
+        scopes: Collection[str] = (),
+        amr: Sequence[str] = (),
+        generation: int | None = None,
+    ) -> Identity:
+        """Start a session for the caller and set its cookie on this request's response.
+
+        Always a new handle; a session the caller had before ends (ASVS 7.2.4). From here on
+        ``current_identity`` is the new one.
+
+        Args:
+            subject: Who was just authenticated.
+            data: What to keep in the session.
+            roles: The roles it carries.
+            scopes: The scopes it carries.
+            amr: How the person signed in (RFC 8176).
+            generation: As ``jam.sessions.generation(subject)`` gave it *before* the password was checked.
+
+        Raises:
+            CSRFFailed: If the request comes from another site: signing somebody in unasked is an attack too.
+            ConfigError: If the extension has no cookie.
+            StoreUnavailable: If the session could not be kept.
+        """
+        name, state = self._cookie()
+        before = list(state.presented(request, name))
+        try:
+            handle = self.jam.sessions.create(subject, data, roles=roles, scopes=scopes, amr=amr, generation=generation)
+            for old in before:
+                self.jam.sessions.delete(old)
+            identity = self.jam.sessions.verify(handle)
+        except StoreUnavailable as error:
+            raise to_raise(current_app, error) from error
+        state.remember(request, identity, handle)
+        self._set_cookie(name, handle, None)
+        return identity
+
+    def sign_out(self) -> None:
+        """End the caller's session on the server and drop its cookie from the browser.
+
+        Raises:
+            CSRFFailed: If the request comes from another site.
+            ConfigError: If the extension has no cookie.
+            StoreUnavailable: If the session could not be ended; it is still good.
+        """
+        name, state = self._cookie()
+        try:
+            for handle in state.presented(request, name):
+                self.jam.sessions.delete(handle)
+        except StoreUnavailable as error:
+            raise to_raise(current_app, error) from error
+        state.remember(request, None)
+        self._set_cookie(name, "", 0)
+
+    def _cookie(self) -> tuple[str, JamState]:
+        """The cookie's name and the app's state, if the cookie may be touched in this request."""
+        app = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001 - werkzeug's own API
+        state = state_of(app)
+        if self.cookie_name is None:
+            raise ConfigError("This SessionExtension has no cookie.", hint="Use jam.sessions.create(...) for a header.")
+        forged = state.csrf_refusal(request)
+        if forged is not None:
+            raise to_raise(app, forged)
+        return self.cookie_name, state
+
+    def _set_cookie(self, name: str, value: str, max_age: int | None) -> None:
+        secure = state_of(current_app).https
+        if secure and not request.is_secure and name not in _reported:
+            _reported.add(name)
+            logger.error(
+                "The cookie %r is set with Secure on a request that came by plain http: the browser drops it and the "
+                "login does not last. Serve the app by https (behind a proxy, with werkzeug's ProxyFix), or set "
+                "JAM_HTTPS = False for local work.", name,
+            )  # fmt: skip
+
+        @after_this_request
+        def set_cookie(response: Response) -> Response:
+            response.set_cookie(name, value, max_age=max_age, path="/", secure=secure, httponly=True, samesite="Lax")
+            response.headers["Cache-Control"] = "no-store"
+            if not value:  # what the pages showed and kept is nobody's any more (ASVS 14.3.1)
+                response.headers["Clear-Site-Data"] = '"cache", "storage"'
+            return response
+
+
+_reported: set[str] = set()
+
+
+def _attach(app: Flask, jam: Jam) -> JamState:
+    """The app's state, made and hooked in when first asked for.
+
+    Raises:
+        ConfigError: If the app has another ``Jam`` already.
+    """
+    known = app.extensions.get(STATE)
+    if known is not None:
+        if known.jam is not jam:
+            raise ConfigError("This app has another Jam already.", hint="Give all its extensions the same one.")
+        state: JamState = known
+        return state
+    state = JamState(app, jam)
+    app.extensions["jam"] = jam
+    app.extensions[STATE] = state
+    app.app_ctx_globals_class = globals_class(app.app_ctx_globals_class)
+    app.error_handler_spec[None][None].setdefault(JamError, handle_jam_error)  # the app's own, if it has one, counts
+    if "jam" not in app.cli.commands:
+        app.cli.add_command(jam_cli)
+    return state

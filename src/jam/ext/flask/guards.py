@@ -1,0 +1,326 @@
+"""Guards: checkpoints put before a view, a blueprint or an app.
+
+``@checkpoint(...)`` guards one view (sync, async or class-based). ``protect(blueprint, ...)`` guards everything
+in it besides. ``deny_by_default(app)`` shuts every route that nobody said anything about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Collection, Mapping
+from http import HTTPStatus
+from typing import Any, TypeVar, overload
+
+from flask import Blueprint, Flask, Request, Response, current_app, request
+from flask.globals import request_ctx
+from flask.typing import ResponseReturnValue
+from flask.views import MethodView, View
+
+from jam.checkpoints import ActionCheckpoint, Authenticated, Checkpoint
+from jam.errors import AccessDenied, AuthenticationRequired, ConfigError, CSRFFailed, FreshnessRequired, JamError
+from jam.ext.flask.checkpoints import answer_failure, answer_success
+from jam.ext.flask.negotiation import error_response, has_handlers, is_api_resource, to_raise, with_reason
+from jam.ext.flask.request import JamState, Resolved, state_of
+
+__all__ = ["Guard", "checkpoint", "deny_by_default", "guards_of", "login_required", "protect", "public"]
+
+logger = logging.getLogger("jam.flask")
+
+V = TypeVar("V", bound=Callable[..., Any])
+_GUARDS = "__jam_checkpoints__"
+_PUBLIC = "__jam_public__"
+_ASYNC = "__jam_async__"
+
+
+class Guard:
+    """A decorator that lets a view run only for callers who satisfy all its checkpoints."""
+
+    def __init__(self, checkpoints: tuple[Any, ...]) -> None:
+        if not checkpoints:
+            raise ConfigError("A guard needs a checkpoint.", hint="Write @checkpoint(Authenticated()).")
+        for one in checkpoints:
+            if not isinstance(one, Checkpoint):
+                raise ConfigError(f"{one!r} is not a checkpoint.", hint="Write @checkpoint(HasRole('admin')).")
+        self.checkpoints: tuple[Checkpoint, ...] = checkpoints
+
+    def __call__(self, view: V) -> V:
+        """Guard a view function, or every method of a class-based view."""
+        if isinstance(view, type):
+            guarded_class: V = self._guard_class(view)
+            return guarded_class
+        checkpoints = self.checkpoints
+        is_async = inspect.iscoroutinefunction(view)
+        leads_to_async = is_async or getattr(view, _ASYNC, False)
+
+        # Sync even around an async view: the caller is identified before an event loop starts. Only where a
+        # decorator between Flask and this guard runs one already is the call awaited.
+        @functools.wraps(view)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            if leads_to_async and _in_event_loop():
+                return guarded_in_loop(*args, **kwargs)
+            refused = enter(checkpoints)
+            if refused is not None:
+                return refused
+            try:
+                return current_app.ensure_sync(view)(*args, **kwargs) if is_async else view(*args, **kwargs)
+            except JamError as error:
+                raise _for_flask(error) from error
+
+        async def guarded_in_loop(*args: Any, **kwargs: Any) -> Any:
+            from asgiref.sync import sync_to_async  # noqa: PLC0415 - an async view needs it anyway
+
+            # In a thread with this context, so that the app's own async callbacks can run in this loop.
+            refused = await sync_to_async(enter)(checkpoints)
+            if refused is not None:
+                return refused
+            try:
+                return await view(*args, **kwargs)
+            except JamError as error:
+                raise _for_flask(error) from error
+
+        setattr(guarded, _ASYNC, leads_to_async)
+        setattr(guarded, _GUARDS, (*checkpoints, *getattr(view, _GUARDS, ())))
+        return guarded  # type: ignore[return-value]  # as functools.wraps: it looks like the view
+
+    def _guard_class(self, view: Any) -> Any:
+        if not issubclass(view, View):
+            raise ConfigError(f"{view.__name__} is not a class-based view.", hint="Derive it from flask.views.View.")
+        # Flask applies a view class's decorators to the function it makes; the last one is the outermost.
+        view.decorators = [*view.decorators, self]
+        return view
+
+
+def checkpoint(*checkpoints: Checkpoint) -> Guard:
+    """Guard a view.
+
+    Who fails a checkpoint is answered 401 if they are nobody and 403 if they are somebody, in the form they
+    asked for; a checkpoint with ``.action()`` answers as that says. Stacked guards are asked from the top down.
+
+    Args:
+        checkpoints: All must be satisfied; the first that is not decides the answer.
+
+    Raises:
+        ConfigError: If there is none, or one is not a checkpoint.
+    """
+    return Guard(checkpoints)
+
+
+@overload
+def login_required(view: V) -> V: ...
+@overload
+def login_required() -> Guard: ...
+def login_required(view: V | None = None) -> V | Guard:
+    """Guard a view: the caller must be somebody. With or without parentheses."""
+    guard = Guard((Authenticated(),))
+    return guard if view is None else guard(view)
+
+
+def public(view: V) -> V:
+    """Say that a view is meant for everyone: ``protect`` and ``deny_by_default`` leave it alone."""
+    setattr(view, _PUBLIC, True)
+    return view
+
+
+def protect(scope: Flask | Blueprint, *checkpoints: Checkpoint, exempt: Collection[str] = ()) -> None:
+    """Demand something of every request to a blueprint or an app, besides what each view demands itself.
+
+    Args:
+        scope: The blueprint (before it is registered) or the app.
+        checkpoints: What is demanded; ``Authenticated()`` if left out.
+        exempt: Endpoints that are left alone; in a blueprint their own names or the full ones.
+    """
+    guard = Guard(checkpoints or (Authenticated(),))
+    prefix = f"{scope.name}." if isinstance(scope, Blueprint) else ""
+    left_alone = frozenset(exempt)
+
+    def protected() -> ResponseReturnValue | None:
+        endpoint = _endpoint(request)
+        if endpoint is None or endpoint in left_alone or endpoint.removeprefix(prefix) in left_alone:
+            return None
+        view = current_app.view_functions[endpoint]
+        return None if is_public(view, request.method) else enter(guard.checkpoints)
+
+    setattr(protected, _GUARDS, guard.checkpoints)
+    protected.exempts = lambda endpoint: (  # type: ignore[attr-defined]  # read by `flask jam routes`
+        endpoint in left_alone or endpoint.removeprefix(prefix) in left_alone
+    )
+    scope.before_request(protected)
+
+
+def deny_by_default(app: Flask, *checkpoints: Checkpoint, exempt: Collection[str] = ()) -> None:
+    """Shut every route that has no guard of its own and is not ``public``.
+
+    Routing errors, static files and the OPTIONS that Flask answers itself stay as they are. A view with a guard
+    of its own answers for itself: this adds nothing to it.
+
+    Args:
+        app: The app.
+        checkpoints: What an unmarked route demands; ``Authenticated()`` if left out.
+        exempt: Endpoints that are open, for views you cannot decorate.
+    """
+    guard = Guard(checkpoints or (Authenticated(),))
+    left_alone = frozenset(exempt)
+
+    def denied() -> ResponseReturnValue | None:
+        context = request_ctx._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001 - werkzeug's own API
+        endpoint = _endpoint(context.request)
+        if endpoint is None or endpoint in left_alone:
+            return None
+        view, method = context.app.view_functions[endpoint], context.request.method
+        if is_public(view, method) or is_guarded(view, method) or is_static(context.app, endpoint):
+            return None
+        return enter(guard.checkpoints)
+
+    setattr(denied, _GUARDS, guard.checkpoints)
+    denied.exempts = lambda endpoint: endpoint in left_alone  # type: ignore[attr-defined]
+    denied.is_default = True  # type: ignore[attr-defined]
+    app.before_request(denied)
+
+
+# -- what a view says of itself -----------------------------------------------------------------------------
+
+
+def guards_of(view: Any, method: str = "GET") -> tuple[Checkpoint, ...]:
+    """The checkpoints that guard a view for an HTTP method, those of its class's method included."""
+    found: tuple[Checkpoint, ...] = getattr(view, _GUARDS, ())
+    view_class = getattr(view, "view_class", None)
+    if view_class is None:
+        return found
+    found += getattr(_handler(view_class, method), _GUARDS, ())
+    if is_api_resource(view_class):  # only these libraries look at method_decorators
+        inner = getattr(view_class, "method_decorators", ())
+        if isinstance(inner, Mapping):
+            inner = inner.get(method.lower(), ())
+        for decorator in inner:
+            if isinstance(decorator, Guard):
+                found += decorator.checkpoints
+            elif decorator is login_required:
+                found += (Authenticated(),)
+    return found
+
+
+def _handler(view_class: Any, method: str) -> Any:
+    """What runs in a view class for an HTTP method."""
+    if not issubclass(view_class, MethodView):
+        return view_class.dispatch_request
+    handler = getattr(view_class, method.lower(), None)
+    return getattr(view_class, "get", None) if handler is None and method == "HEAD" else handler
+
+
+def is_guarded(view: Any, method: str) -> bool:
+    """Whether a guard keeps somebody out; one that lets everybody see the view is none."""
+    return any(one.protects() for one in guards_of(view, method))
+
+
+def is_public(view: Any, method: str) -> bool:
+    """Whether the view, or its class, or the class's method, was marked ``public``."""
+    if getattr(view, _PUBLIC, False):
+        return True
+    view_class = getattr(view, "view_class", None)
+    if view_class is None:
+        return False
+    # Not what its class inherited: a subclass of a public view is somebody's new view.
+    return bool(vars(view_class).get(_PUBLIC, False) or getattr(_handler(view_class, method), _PUBLIC, False))
+
+
+def is_static(app: Flask, endpoint: str) -> bool:
+    """Whether the endpoint serves an app's or a blueprint's static files."""
+    if endpoint == "static":
+        return app.has_static_folder
+    name, _, last = endpoint.rpartition(".")
+    return last == "static" and name in app.blueprints and app.blueprints[name].has_static_folder
+
+
+def _endpoint(request: Request) -> str | None:
+    """The endpoint the request reached; ``None`` for a routing error and for OPTIONS that Flask answers itself."""
+    rule = request.url_rule
+    if rule is None or (request.method == "OPTIONS" and getattr(rule, "provide_automatic_options", False)):
+        return None
+    endpoint: str = rule.endpoint
+    return endpoint
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _for_flask(error: JamError) -> Exception:
+    """A view's own ``JamError`` as what Flask knows; a ``ConfigError`` is the developer's and stays what it is."""
+    return error if isinstance(error, ConfigError) else to_raise(current_app, error)
+
+
+# -- the moment of truth ------------------------------------------------------------------------------------
+
+
+def enter(checkpoints: tuple[Checkpoint, ...]) -> ResponseReturnValue | None:
+    """Ask the checkpoints about the current request: ``None`` to go on, or the answer to the caller.
+
+    Raises:
+        HTTPError, JamError: The refusal, where the app or a library wants to see errors.
+        StoreUnavailable: As one of these, if nobody can tell who is calling.
+    """
+    context = request_ctx._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001 - werkzeug's own API
+    state = state_of(context.app)
+    resolved = state.resolve(context.request)
+    identity, now = resolved.identity, state.clock()
+    for one in checkpoints:
+        refusal = one.refusal(identity, now)
+        answer = one.answer if isinstance(one, ActionCheckpoint) else None
+        if refusal is None:
+            passed = None if answer is None else answer_success(answer)
+            if passed is not None:
+                state.mark_response(resolved)
+                return passed
+            continue
+        if answer is None:
+            return _refuse(context.app, resolved, one, _for_caller(refusal, resolved), None)
+        if isinstance(refusal, CSRFFailed):  # the reason, and no flash message in a session that is not to be opened
+            return _refuse(context.app, resolved, one, refusal, None)
+        failed = answer_failure(answer)
+        if failed is not None:
+            state.mark_response(resolved)
+            return failed
+        if not answer.disable_default_fail:
+            return _refuse(context.app, resolved, one, refusal, answer.fail_status)
+    state.mark_response(resolved)
+    return None
+
+
+def _for_caller(refusal: JamError, resolved: Resolved) -> JamError:
+    """Nobody is told 401 and why their credential did not count; somebody is told 403 and what they lack."""
+    if resolved.identity.subject is None:
+        if isinstance(refusal, CSRFFailed) or not isinstance(refusal, (AccessDenied, AuthenticationRequired)):
+            return refusal
+        return resolved.error if resolved.error is not None else AuthenticationRequired()
+    if refusal.status == HTTPStatus.UNAUTHORIZED and not isinstance(refusal, FreshnessRequired):
+        return AccessDenied(refusal.message, code=refusal.code)
+    return refusal
+
+
+def _refuse(app: Flask, resolved: Resolved, one: Checkpoint, error: JamError, status: int | None) -> Response:
+    state = state_of(app)
+    challenges = _challenges(state, one)
+    if logger.isEnabledFor(logging.INFO):
+        subject = resolved.identity.subject
+        logger.info("Refused %s %r to %r: %s by %r", request.method, request.path, subject, error.code, one)
+    if has_handlers(app):
+        resolved.challenges = tuple(with_reason(challenge, error) for challenge in challenges)
+        state.mark_response(resolved)
+        raise to_raise(app, error, status, challenges)
+    return error_response(error, status, challenges)
+
+
+def _challenges(state: JamState, one: Checkpoint) -> tuple[str, ...]:
+    """The ways to authenticate that this checkpoint takes: its own, or else the app's."""
+    found: dict[str, None] = {}
+    for leaf in one.leaves():
+        own = state.challenges if leaf.challenge is None else (leaf.challenge.replace("{realm}", state.realm),)
+        found.update(dict.fromkeys(own))
+    return tuple(found)
