@@ -1,0 +1,50 @@
+"""Real servers for the tests: started on a free port of this machine, and ended by the test that started them."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import requests
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def serving(arguments, *, url, cwd=None, env=None, stop_with=signal.SIGTERM):
+    """Run a server until the block ends; yields its process once it answers."""
+    process = subprocess.Popen(arguments, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        wait_until_it_answers(url, process)
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(stop_with)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(15)
+        process.output = process.stdout.read()
+        process.stdout.close()
+
+
+def wait_until_it_answers(url, process, patience=20):
+    until = time.monotonic() + patience
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise AssertionError(f"the server ended: {process.stdout.read()}")
+        with contextlib.suppress(requests.ConnectionError):
+            requests.get(url, timeout=5)
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"nothing answers at {url}")
+
+
+PYTHON = sys.executable
