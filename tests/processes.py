@@ -1,6 +1,7 @@
 """Real servers for the tests: started on a free port of this machine, and ended by the test that started them."""
 
 import contextlib
+import random
 import signal
 import socket
 import subprocess
@@ -10,10 +11,21 @@ import time
 import requests
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def free_port(in_a_row=1):
+    """A port nobody listens on, the first of ``in_a_row``; below those the system gives to outgoing connections, one of
+    which could take it before the server does."""
+    for _ in range(1000):
+        first = random.randrange(10240, 32000)
+        if all(is_free(port) for port in range(first, first + in_a_row)):
+            return first
+    raise AssertionError("no free port between 10240 and 32000")
+
+
+def is_free(port):
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 @contextlib.contextmanager

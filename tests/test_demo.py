@@ -80,10 +80,10 @@ def test_a_wrong_password_and_a_foreign_page_are_refused_and_guessing_ends(folde
 
 
 def test_a_taken_port_is_said_and_the_next_free_one_used(folder):
+    port = free_port(in_a_row=2)
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        taken.bind(("127.0.0.1", port))
         taken.listen()
-        port = taken.getsockname()[1]
         with demo(folder, port, answers_on=port + 1) as server:
             pass
     assert f"Port {port} is taken; using {port + 1}." in server.output
