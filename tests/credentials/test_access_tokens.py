@@ -32,6 +32,7 @@ from jam.errors import (
 )
 from jam.events import Revoked, SubjectRevoked, TokenIssued
 from jam.identity import ANONYMOUS
+from jam.stores.base import COLLECT_AFTER
 from jam.testing import MovableClock
 
 MISSING = object()
@@ -1146,9 +1147,18 @@ def test_a_revocation_is_collected_only_when_its_token_is_dead(durable, clock):
     clock.move(59)
     durable.store.purge(clock.now)
     refusal(durable, token, TokenRevoked)
-    clock.move(1)
+    clock.move(1 + COLLECT_AFTER)
     assert durable.store.purge(clock.now) == 1
     refusal(durable, token, TokenExpired)
+
+
+def test_asvs_7_4_1_a_clock_that_goes_back_finds_a_revocation_again(durable, clock):
+    token = durable.access_tokens.issue("alice", lifetime=60)
+    durable.access_tokens.revoke(token)
+    clock.move(61)
+    durable.store.purge(clock.now)
+    clock.move(-2)
+    refusal(durable, token, TokenRevoked)
 
 
 def test_asvs_7_4_1_a_revocation_holds_on_every_host_of_the_store(secret, clock, tmp_path):

@@ -328,7 +328,7 @@ def test_no_verb_reads_a_whole_table(store, url):
         "marks": (statements.marks, {"subject": text("subject-3"), "id": key["its_id"]}),
         "list": (statements.list, by_subject),
         "count_reset": (statements.count_reset, {"name": text("x")}),
-        "purge": (statements.purge, {"now": NOW, "limit": 10}),
+        "purge": (statements.purge, {"until": NOW, "limit": 10}),
     }
     with engine.connect() as connection:
         for table in ("jam_records", "jam_marks", "jam_counts"):

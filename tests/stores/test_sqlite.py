@@ -12,6 +12,7 @@ import pytest
 from jam.errors import ConfigError, RecordExists, StoreUnavailable
 from jam.stores import open_store
 from jam.stores import sqlite as sqlite_module
+from jam.stores.base import COLLECT_AFTER
 from jam.stores.sqlite import SQLiteStore
 from jam.testing.stores import NOW, StoreContract, new_record
 
@@ -157,7 +158,7 @@ def test_a_refused_write_leaves_nothing_behind_and_the_connection_usable(path):
 def test_the_dead_are_collected_while_the_living_are_added(path):
     store = SQLiteStore(path)
     for n in range(300):
-        store.add(record(ends_at=NOW + n + 1), NOW + n)
+        store.add(record(ends_at=NOW + n + 1), NOW + n + COLLECT_AFTER)
     rows = sqlite3.connect(path).execute("SELECT count(*) FROM records").fetchone()[0]
     assert rows < 200
 

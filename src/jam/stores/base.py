@@ -24,11 +24,15 @@ from jam.crypto.encoding import json_encode_exactly
 from jam.crypto.handles import ID, bucket_of_id
 from jam.errors import InvalidValue
 
-__all__ = ["MAX_LIST", "REVOKED_TOKEN", "Counted", "Found", "Marks", "Record", "Store"]
+__all__ = ["COLLECT_AFTER", "MAX_DATA", "MAX_LIST", "REVOKED_TOKEN", "Counted", "Found", "Marks", "Record", "Store"]
 
+COLLECT_AFTER = 86_400.0  #: for how long the dead are kept, in seconds: a clock that goes back finds them again
+MAX_DATA = 4 * 1024 * 1024  #: how large a record's data may be, in bytes of JSON: what every engine takes by default
 MAX_LIST = 1000
 REVOKED_TOKEN = "revoked_token"  # noqa: S105 - no secret  #: the kind of record that ``marks`` looks for
 _MAX_SUBJECT = 255
+_MAX_CHECK = 64
+_MAX_GENERATION = 2**53 - 1  # what a double still counts exactly
 _KIND = re.compile(r"[a-z_]{1,32}", re.ASCII)
 
 
@@ -204,7 +208,11 @@ class Store(ABC):
 
     @abstractmethod
     def purge(self, now: float, limit: int = 1000) -> int:
-        """Remove at most ``limit`` dead records and ended counts; returns how many went."""
+        """Remove at most ``limit`` records and counts that are over for a day; returns how many went.
+
+        Not at once: a revocation that is gone when its token has just expired would be missed by a clock that
+        lags, or goes back, by a second.
+        """
 
     def check(self) -> None:  # noqa: B027 - most engines make what they need
         """Whether the engine has what the store needs; asked when an app starts to use it.
@@ -236,12 +244,22 @@ def check_record(record: Record) -> bytes:
         raise InvalidValue("A record's kind has 1 to 32 characters of a-z and underscore.")
     if not ID.fullmatch(record.id):
         raise InvalidValue("A record's id is made by jam.crypto.handles.")
-    if not math.isfinite(record.dies_at):
-        raise InvalidValue("A record has an end.")
+    if len(record.check) > _MAX_CHECK:
+        raise InvalidValue(f"A record's check has at most {_MAX_CHECK} bytes.")
+    if not (0 <= record.generation <= _MAX_GENERATION and 0 <= record.version <= _MAX_GENERATION):
+        raise InvalidValue("A record's generation and version are counted from 0 to 2**53 - 1.")
+    if not all(map(math.isfinite, (record.created_at, record.touched_at, record.ends_at, record.idle_for or 0.0))):
+        raise InvalidValue("A record's times are finite, and it has an end.")
     try:
-        return json_encode_exactly(record.data)
+        data = json_encode_exactly(record.data)
     except ValueError as error:
         raise InvalidValue("The data cannot be kept as JSON.", hint=f"{error}.") from None
+    if len(data) > MAX_DATA:
+        raise InvalidValue(
+            f"The data takes {len(data)} bytes; a record holds {MAX_DATA}.",
+            hint="Keep large things in your own tables.",
+        )
+    return data
 
 
 def check_subject(subject: str) -> None:

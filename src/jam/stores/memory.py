@@ -16,6 +16,7 @@ import msgspec
 
 from jam.errors import GenerationOutdated, RecordExists
 from jam.stores.base import (
+    COLLECT_AFTER,
     MAX_LIST,
     REVOKED_TOKEN,
     Counted,
@@ -187,19 +188,20 @@ class MemoryStore(Store):
 
     def _purge(self, now: float, limit: int) -> int:
         gone = 0
+        until = now - COLLECT_AFTER
         for _ in range(limit):
-            if not self._deaths or self._deaths[0][0] > now:
+            if not self._deaths or self._deaths[0][0] > until:
                 break
             _, kind, record_id = heapq.heappop(self._deaths)
             entry = self._records.get((kind, record_id))
             if entry is None:
                 continue
-            if entry[0].dies_at <= now:
+            if entry[0].dies_at <= until:
                 self._forget(kind, record_id)
                 gone += 1
             else:  # it was used meanwhile
                 heapq.heappush(self._deaths, (entry[0].dies_at, kind, record_id))
-        for name in [name for name, (_, ends_at) in self._counts.items() if ends_at <= now][: limit - gone]:
+        for name in [name for name, (_, ends_at) in self._counts.items() if ends_at <= until][: limit - gone]:
             del self._counts[name]
             gone += 1
         return gone

@@ -25,6 +25,7 @@ from sqlalchemy.pool import StaticPool
 
 from jam.errors import ConfigError, GenerationOutdated, InvalidValue, RecordExists, StoreUnavailable
 from jam.stores.base import (
+    COLLECT_AFTER,
     MAX_LIST,
     REVOKED_TOKEN,
     Counted,
@@ -281,10 +282,12 @@ class SQLStore(Store):
         self._run(lambda connection: connection.execute(self._made().count_reset, {"name": self._text(name)}))
 
     def purge(self, now: float, limit: int = 1000) -> int:
+        until = now - COLLECT_AFTER
+
         def delete(connection: sa.Connection) -> int:
             statements = self._made()
-            gone: int = connection.execute(statements.purge, {"now": now, "limit": limit}).rowcount
-            gone += connection.execute(statements.purge_counts, {"now": now, "limit": limit - gone}).rowcount
+            gone: int = connection.execute(statements.purge, {"until": until, "limit": limit}).rowcount
+            gone += connection.execute(statements.purge_counts, {"until": until, "limit": limit - gone}).rowcount
             return gone
 
         return self._run(delete)
@@ -607,12 +610,12 @@ class _Statements:
         )
 
     def _purge(self, table: sa.Table, key: Sequence[sa.Column[Any]], death: sa.Column[Any]) -> Any:
-        now = sa.bindparam("now", type_=sa.Double)
+        until = sa.bindparam("until", type_=sa.Double)
         limit = sa.bindparam("limit", type_=sa.Integer)
         if self.binary_text:  # it has no LIMIT within IN, and one of its own instead
-            order = f"DELETE FROM {table.name} WHERE {death.name} <= :now ORDER BY {death.name} LIMIT :limit"  # noqa: S608
+            order = f"DELETE FROM {table.name} WHERE {death.name} <= :until ORDER BY {death.name} LIMIT :limit"  # noqa: S608
             return sa.text(order).bindparams(limit)
-        chosen = sa.select(*key).where(death <= now).order_by(death).limit(limit)
+        chosen = sa.select(*key).where(death <= until).order_by(death).limit(limit)
         if self._dialect == "postgresql":
             chosen = chosen.with_for_update(skip_locked=True)  # two purges share the work instead of waiting
         return sa.delete(table).where(sa.tuple_(*key).in_(chosen))

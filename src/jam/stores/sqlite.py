@@ -24,6 +24,7 @@ import msgspec
 
 from jam.errors import ConfigError, GenerationOutdated, JamError, RecordExists, StoreUnavailable
 from jam.stores.base import (
+    COLLECT_AFTER,
     MAX_LIST,
     Counted,
     Found,
@@ -245,9 +246,10 @@ class SQLiteStore(Store):
         self._write("DELETE FROM counts WHERE name = ?", (name,))
 
     def purge(self, now: float, limit: int = 1000) -> int:
+        until = now - COLLECT_AFTER
         with self._transaction() as execute:
-            gone: int = execute(_PURGE, (now, limit)).rowcount
-            gone += execute(_PURGE_COUNTS, (now, limit - gone)).rowcount
+            gone: int = execute(_PURGE, (until, limit)).rowcount
+            gone += execute(_PURGE_COUNTS, (until, limit - gone)).rowcount
         return gone
 
     def close(self) -> None:

@@ -29,7 +29,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, multiple, rule, r
 
 from jam.crypto.handles import bucket_of, id_for, new_handle, new_id
 from jam.errors import GenerationOutdated, InvalidValue, RecordExists
-from jam.stores.base import REVOKED_TOKEN, Record, Store
+from jam.stores.base import COLLECT_AFTER, MAX_DATA, REVOKED_TOKEN, Record, Store
 
 __all__ = ["StoreContract", "new_record"]
 
@@ -144,6 +144,13 @@ class StoreContract:
             {"kind": "se ssion"},
             {"ends_at": float("inf"), "idle_for": None},
             {"ends_at": float("nan")},
+            {"ends_at": NOW, "touched_at": float("nan")},
+            {"created_at": float("-inf")},
+            {"check": b"x" * 65},
+            {"generation": 2**53},
+            {"generation": -1},
+            {"version": 2**70},
+            {"data": {"x": "x" * MAX_DATA}},
             {"data": {"x": object()}},
             {"data": {"x": "\ud800"}},
         ],
@@ -474,12 +481,12 @@ class StoreContract:
         now = NOW + 1e8  # when nothing of the other tests is alive any more
         while store.purge(now):
             pass
-        alive = new_record(subject, touched_at=now, ends_at=now + 1000, idle_for=None)
+        alive = new_record(subject, touched_at=now, ends_at=now + 2 * COLLECT_AFTER, idle_for=None)
         for record in (alive, *(new_record(subject, touched_at=now, ends_at=now + 10) for _ in range(10))):
             store.add(record, now)
         store.count_up(subject, 10, 1, now)
-        assert store.purge(now + 9) == 0
-        gone = [store.purge(now + 10, 4) for _ in range(4)]
+        assert store.purge(now + 9 + COLLECT_AFTER) == 0
+        gone = [store.purge(now + 10 + COLLECT_AFTER, 4) for _ in range(4)]
         assert max(gone) <= 4
         assert sum(gone) == 11
         assert _get(store, alive, now + 10) == alive
@@ -488,8 +495,14 @@ class StoreContract:
         record = new_record(subject)
         store.add(record, NOW)
         store.get("session", record.id, NOW + 500, touch_after=60)
-        store.purge(NOW + 700)
+        store.purge(NOW + 700 + COLLECT_AFTER)
         assert store.get("session", record.id, NOW + 700) is not None
+
+    def test_purge_leaves_a_clock_that_goes_back_what_it_needs(self, store: Store, subject: str) -> None:
+        revocation = new_record(subject, kind=REVOKED_TOKEN, idle_for=None)
+        store.add(revocation, NOW)
+        store.purge(NOW + 3600 + COLLECT_AFTER - 1)
+        assert store.marks(subject, revocation.id, NOW + 3599).revoked
 
     # -- sequences ------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from jam.ext.flask import (
     protect,
     public,
 )
+from jam.stores.base import COLLECT_AFTER
 from tests.ext.flask.callers import UNREACHABLE
 
 
@@ -461,7 +462,7 @@ def test_asvs_13_3_1_debug_lets_a_weak_secret_pass_with_one_warning_and_doctor_f
 def test_purge_removes_the_dead_and_says_how_many(app, jam, clock):
     for _ in range(3):
         jam.create_session("alice")
-    clock.move(3600)
+    clock.move(3600 + COLLECT_AFTER)
     alive = jam.create_session("alice")
     result = run(app, "purge")
     assert (result.exit_code, result.stdout) == (0, "3 dead records and ended counts removed.\n")
