@@ -28,7 +28,7 @@ define environment
 	@touch $$@
 endef
 
-$(eval $(call environment,demo,-e '.[postgresql,mysql]'))
+$(eval $(call environment,demo,-e '.[redis,postgresql,mysql]'))
 $(eval $(call environment,test,-e . --group test))
 $(eval $(call environment,lint,-e . --group lint))
 $(eval $(call environment,docs,-e . --group docs))
