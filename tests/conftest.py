@@ -4,7 +4,7 @@ import pytest
 
 from jam import Jam
 from jam.testing import MovableClock
-from tests.services import MYSQL, POSTGRESQL, fresh_database
+from tests.services import MYSQL, POSTGRESQL, fresh_database, fresh_prefix
 
 
 @pytest.fixture
@@ -37,3 +37,8 @@ def postgresql_url():
 @pytest.fixture(scope="session")
 def mysql_url():
     yield from fresh_database("MariaDB", MYSQL)
+
+
+@pytest.fixture(scope="session")
+def redis_url():
+    yield from fresh_prefix()

@@ -4,9 +4,11 @@ import os
 import secrets
 
 import pytest
+import redis
 import sqlalchemy as sa
 
 POSTGRESQL = os.environ.get("JAM_TEST_POSTGRESQL_URL", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
+REDIS = os.environ.get("JAM_TEST_REDIS_URL", "redis://127.0.0.1:6379/0")
 MYSQL = os.environ.get("JAM_TEST_MYSQL_URL", "mysql+pymysql://root@127.0.0.1:3306/mysql")
 
 
@@ -34,3 +36,27 @@ def fresh_database(name, url):
         with server.connect() as connection:
             connection.execute(sa.text(f"DROP DATABASE {database}{force}"))
         server.dispose()
+
+
+def fresh_prefix():
+    """Redis has no databases to make: yields a URL with a prefix of the tests' own, and removes its keys afterwards."""
+    prefix = f"jam_test_{secrets.token_hex(6)}"
+    with redis.Redis.from_url(REDIS) as server:
+        try:
+            server.ping()
+        except redis.exceptions.RedisError as error:
+            missing("Redis", error)
+        yield f"{REDIS}?prefix={prefix}"
+        for keys in iter_chunks(server.scan_iter(f"{prefix}:*", count=1000)):
+            server.unlink(*keys)
+
+
+def iter_chunks(keys, size=1000):
+    chunk = []
+    for key in keys:
+        chunk.append(key)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Callable
 
 from jam.errors import ConfigError
-from jam.stores.base import Counted, Found, Marks, Record, Store
+from jam.stores.base import Counted, Found, Marks, Problem, Record, Store
 
-__all__ = ["Counted", "Found", "Marks", "Record", "Store", "open_store"]
+__all__ = ["Counted", "Found", "Marks", "Problem", "Record", "Store", "open_store"]
 
 
 def open_store(url: str) -> Store:
@@ -17,7 +17,9 @@ def open_store(url: str) -> Store:
     Args:
         url: ``memory://`` (this process only, gone with it); ``sqlite:///relative.db`` or
             ``sqlite:////absolute/path.db``, with ``?synchronous=FULL`` and ``?timeout=SECONDS`` if wanted;
-            ``postgresql+psycopg://...`` or ``mysql+pymysql://...`` as SQLAlchemy has them.
+            ``postgresql+psycopg://...`` or ``mysql+pymysql://...`` as SQLAlchemy has them; ``redis://...``,
+            ``rediss://...`` (TLS), ``unix:///path/to/socket``, ``redis+cluster://host:7000,host:7001`` or
+            ``rediss+cluster://...``, with ``?timeout=SECONDS`` and ``?prefix=jam`` if wanted.
 
     Raises:
         ConfigError: If the URL names no engine this version has. Nothing is connected yet: an engine that
@@ -58,10 +60,24 @@ def _open_sql(url: str) -> Store:
     return SQLStore(url)
 
 
+def _open_redis(url: str) -> Store:
+    try:
+        from jam.stores.redis import RedisStore  # noqa: PLC0415 - an engine that is not used is not imported
+    except ImportError:
+        raise ConfigError("redis-py is not installed.", hint="pip install jam-auth[redis]") from None
+
+    return RedisStore(url)
+
+
 _OPENERS: dict[str, Callable[[str], Store]] = {
     "memory": _open_memory,
     "sqlite": _open_sqlite,
     "postgresql+psycopg": _open_sql,
     "mysql+pymysql": _open_sql,
     "mariadb+pymysql": _open_sql,
+    "redis": _open_redis,
+    "rediss": _open_redis,
+    "unix": _open_redis,
+    "redis+cluster": _open_redis,
+    "rediss+cluster": _open_redis,
 }

@@ -24,12 +24,24 @@ from jam.crypto.encoding import json_encode_exactly
 from jam.crypto.handles import ID, bucket_of_id
 from jam.errors import InvalidValue
 
-__all__ = ["COLLECT_AFTER", "MAX_DATA", "MAX_LIST", "REVOKED_TOKEN", "Counted", "Found", "Marks", "Record", "Store"]
+__all__ = [
+    "COLLECT_AFTER",
+    "MAX_DATA",
+    "MAX_LIST",
+    "REVOKED_TOKEN",
+    "Counted",
+    "Found",
+    "Marks",
+    "Problem",
+    "Record",
+    "Store",
+]
 
 COLLECT_AFTER = 86_400.0  #: for how long the dead are kept, in seconds: a clock that goes back finds them again
 MAX_DATA = 4 * 1024 * 1024  #: how large a record's data may be, in bytes of JSON: what every engine takes by default
 MAX_LIST = 1000
 REVOKED_TOKEN = "revoked_token"  # noqa: S105 - no secret  #: the kind of record that ``marks`` looks for
+_MAX_SKEW = 5.0  # seconds
 _MAX_SUBJECT = 255
 _MAX_CHECK = 64
 _MAX_GENERATION = 2**53 - 1  # what a double still counts exactly
@@ -110,6 +122,18 @@ class Counted(msgspec.Struct, frozen=True):
     retry_after: float
 
 
+class Problem(msgspec.Struct, frozen=True):
+    """Something about an engine's set-up that breaks a promise.
+
+    Attributes:
+        message: What is so.
+        advice: What to do about it.
+    """
+
+    message: str
+    advice: str
+
+
 class Store(ABC):
     """The contract every engine keeps. See the module's docstring and ``jam.testing.stores``.
 
@@ -143,7 +167,13 @@ class Store(ABC):
 
     @abstractmethod
     def marks(self, subject: str, revocation_id: str, now: float) -> Marks:
-        """Whether there is a live ``revoked_token`` record of that id, and the subject's generations."""
+        """Whether there is a live ``revoked_token`` record of that id, and the subject's generations.
+
+        Args:
+            subject: Whose; ``""`` for nobody: everyone's generations alone.
+            revocation_id: The record's id, in the subject's bucket; ``""`` asks for the generations alone.
+            now: Seconds since the epoch.
+        """
 
     @abstractmethod
     def swap(self, old: Record, new: Record, now: float) -> Record | None:
@@ -184,7 +214,7 @@ class Store(ABC):
         """The subject's live records of a kind, ordered by id.
 
         Args:
-            subject: Whose.
+            subject: Whose. Nobody's records (``""``) are in no list.
             kind: Which.
             now: Seconds since the epoch.
             after: The last id of the page before.
@@ -221,6 +251,17 @@ class Store(ABC):
             ConfigError: Saying what is missing and how to make it.
             StoreUnavailable: If it cannot be asked.
         """
+
+    def problems(self, now: float) -> Sequence[Problem]:  # noqa: ARG002 - for engines with a clock of their own
+        """What else is wrong with the engine's set-up; for ``flask jam doctor``.
+
+        Args:
+            now: Jam's time, to compare the engine's with, in seconds since the epoch.
+
+        Raises:
+            StoreUnavailable: If it cannot be asked.
+        """
+        return ()
 
     def create_tables(self) -> None:  # noqa: B027 - most engines make what they need
         """Make what the engine lacks.
@@ -319,6 +360,18 @@ def check_kinds(subject: str | None, kinds: Collection[str]) -> str:
     if not subject:
         raise InvalidValue("Nobody's records cannot be revoked together; None means everyone's.")
     return subject
+
+
+def clock_problem(theirs: float, now: float) -> Problem | None:
+    """What is wrong if the engine's clock and Jam's differ, both in seconds since the epoch."""
+    skew = theirs - now
+    if abs(skew) <= _MAX_SKEW:
+        return None
+    return Problem(
+        f"The engine's clock is {abs(skew):.0f} seconds {'ahead of' if skew > 0 else 'behind'} this host's; where "
+        "hosts disagree, records die early or late.",
+        "Let all hosts keep time by NTP.",
+    )
 
 
 def touch_is_due(record: Record, now: float, touch_after: float | None) -> bool:

@@ -125,6 +125,8 @@ class MemoryStore(Store):
 
     def list(self, subject: str, kind: str, now: float, after: str = "", limit: int = 100) -> Sequence[Record]:
         found: list[Record] = []
+        if not subject:
+            return found
         with self._lock:
             for record_id in sorted(self._ids.get((subject, kind), ())):
                 if len(found) >= min(limit, MAX_LIST):

@@ -12,7 +12,11 @@ rolls back or waits for the app's own work. All but the following verbs are one 
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
+import math
+import select
 import time
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -149,15 +153,8 @@ class SQLStore(Store):
         row = self._row(record, check_record(record))
 
         def insert(connection: sa.Connection) -> bool:
-            statements = self._made()
-            try:
-                return bool(connection.execute(statements.add, row).rowcount == 1)
-            except sa.exc.IntegrityError:
-                # Somebody has the id: if they are dead, it is free again.
-                dead = {"its_kind": row["kind"], "its_id": row["id"], "now": now}
-                if connection.execute(statements.remove_dead, dead).rowcount == 0:
-                    raise RecordExists from None
-                return bool(connection.execute(statements.add, row).rowcount == 1)
+            put = functools.partial(connection.execute, self._made().add, row)
+            return bool(self._on_a_free_id(connection, put, row, now).rowcount == 1)
 
         if not self._run(insert):
             raise GenerationOutdated
@@ -178,12 +175,12 @@ class SQLStore(Store):
                 connection.execute(statements.touch, key)
             return Found(msgspec.structs.replace(found.record, touched_at=now), found.generations)
 
-        return self._run(read)
+        return self._run(read, again=True)
 
     def marks(self, subject: str, revocation_id: str, now: float) -> Marks:
         arguments = {"subject": self._text(subject), "id": self._text(revocation_id)}
         dies_at, subjects, everyones = self._run(
-            lambda connection: connection.execute(self._made().marks, arguments).one()
+            lambda connection: connection.execute(self._made().marks, arguments).one(), again=True
         )
         return Marks(dies_at is not None and dies_at > now, _generations(subject, subjects, everyones))
 
@@ -195,14 +192,8 @@ class SQLStore(Store):
         }  # fmt: skip
 
         def update(connection: sa.Connection) -> float | None:
-            statements = self._made()
-            try:
-                return self._swapped(connection, statements, arguments, old)
-            except sa.exc.IntegrityError:
-                dead = {"its_kind": row["kind"], "its_id": row["id"], "now": now}
-                if connection.execute(statements.remove_dead, dead).rowcount == 0:
-                    raise RecordExists from None
-                return self._swapped(connection, statements, arguments, old)
+            put = functools.partial(self._swapped, connection, self._made(), arguments, old)
+            return self._on_a_free_id(connection, put, row, now)
 
         touched_at = self._run(update)
         if touched_at is not None:
@@ -251,11 +242,13 @@ class SQLStore(Store):
         return self.marks(name, "", now).generations
 
     def list(self, subject: str, kind: str, now: float, after: str = "", limit: int = 100) -> Sequence[Record]:
+        if not subject:
+            return []
         arguments = {
             "subject": self._text(subject), "kind": self._text(kind), "now": now, "after": self._text(after),
             "limit": max(0, min(limit, MAX_LIST)),
         }  # fmt: skip
-        rows = self._run(lambda connection: connection.execute(self._made().list, arguments).all())
+        rows = self._run(lambda connection: connection.execute(self._made().list, arguments).all(), again=True)
         return [self._record(row) for row in rows]
 
     def count_up(self, name: str, window: float, limit: int, now: float) -> Counted:
@@ -358,12 +351,17 @@ class SQLStore(Store):
             )  # fmt: skip
         return engine
 
-    def _run(self, act: Callable[[sa.Connection], T]) -> T:
+    def _run(self, act: Callable[[sa.Connection], T], *, again: bool = False) -> T:
         """Run a verb on a connection of its own; again if writers got in each other's way.
+
+        Args:
+            act: The verb.
+            again: Whether it may run twice, if the connection was lost and nobody knows whether it ran.
 
         Raises:
             StoreUnavailable: If the engine cannot be asked.
         """
+        start = time.monotonic()
         for attempt in range(_MAX_ATTEMPTS):
             try:
                 with self._connect() as connection:
@@ -373,6 +371,9 @@ class SQLStore(Store):
             except sa.exc.DBAPIError as error:
                 if attempt + 1 < _MAX_ATTEMPTS and _may_try_again(error):
                     time.sleep(0.002 * 2**attempt)
+                    continue
+                if again and error.connection_invalidated and time.monotonic() - start < self._timeout / 2:
+                    again = False
                     continue
                 raise _unavailable(error) from error
             except (sa.exc.SQLAlchemyError, OSError) as error:
@@ -421,6 +422,20 @@ class SQLStore(Store):
             touched_at: float | None = connection.execute(statements.swap, arguments).scalar()
             return touched_at
         return old.touched_at if connection.execute(statements.swap, arguments).rowcount else None
+
+    def _on_a_free_id(self, connection: sa.Connection, put: Callable[[], T], row: Mapping[str, Any], now: float) -> T:
+        """Put a record under an id, which is free again if whoever has it is dead.
+
+        Raises:
+            RecordExists: If they are not.
+        """
+        with contextlib.suppress(sa.exc.IntegrityError):
+            return put()
+        dead = {"its_kind": row["kind"], "its_id": row["id"], "now": now}
+        if connection.execute(self._made().remove_dead, dead).rowcount:
+            with contextlib.suppress(sa.exc.IntegrityError):  # somebody else was faster
+                return put()
+        raise RecordExists
 
     # -- forks ----------------------------------------------------------------------------------------------
 
@@ -649,25 +664,28 @@ def _check_url(source: str | sa.URL) -> None:
 
 def _make_engine(url: sa.URL, timeout: float) -> sa.Engine:
     """An engine of the store's own: in autocommit from the start, and never waiting for ever."""
-    whole = max(1, round(timeout))
+    whole = max(1, math.ceil(timeout))
+    is_postgresql = url.get_backend_name() == "postgresql"
     arguments: dict[str, Any] = {"connect_timeout": whole}
-    if url.get_backend_name() == "postgresql":
-        arguments["options"] = f"-c statement_timeout={int(timeout * 1000)}"
-    else:
-        arguments |= {
-            "read_timeout": whole, "write_timeout": whole,
-        }  # fmt: skip
+    if not is_postgresql:
+        arguments |= {"read_timeout": whole, "write_timeout": whole}
+    arguments = {name: value for name, value in arguments.items() if name not in url.query}
+    if is_postgresql:  # what the URL says comes last, and so wins
+        arguments["options"] = f"-c statement_timeout={int(timeout * 1000)} {_text_of(url.query.get('options'))}"
     try:
         engine = sa.create_engine(
             url, isolation_level="AUTOCOMMIT", connect_args=arguments, pool_timeout=timeout, pool_reset_on_return=None,
             pool_use_lifo=True,
         )  # fmt: skip
+        connect = _impatient(timeout + 1) if is_postgresql else _in_autocommit  # by then the server gave up by itself
+        sa.event.listen(engine, "do_connect", connect)
     except ImportError as error:
         raise ConfigError(
             f"The driver for {url.drivername} is not installed.",
-            hint=f"pip install jam-auth[{'postgresql' if url.get_backend_name() == 'postgresql' else 'mysql'}]",
+            hint=f"pip install jam-auth[{'postgresql' if is_postgresql else 'mysql'}]",
         ) from error
-    if url.get_backend_name() != "postgresql":
+    sa.event.listen(engine, "checkout", _refuse_a_dead_connection)
+    if not is_postgresql:
 
         @sa.event.listens_for(engine, "connect")
         def prepare(connection: Any, _: object) -> None:
@@ -677,6 +695,41 @@ def _make_engine(url: sa.URL, timeout: float) -> sa.Engine:
                 cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {whole}")
 
     return engine
+
+
+def _text_of(option: Any) -> str:
+    """An option of a URL's query, which may be there several times."""
+    return " ".join(option) if isinstance(option, tuple) else option or ""
+
+
+def _impatient(patience: float) -> Callable[..., Any]:
+    from jam.stores.postgresql import ImpatientConnection  # noqa: PLC0415 - psycopg may not be installed
+
+    def connect(_: object, __: object, arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:
+        connection = ImpatientConnection.connect(*arguments, **named)
+        connection.patience = patience
+        return connection
+
+    return connect
+
+
+def _in_autocommit(_: object, __: object, arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:
+    from jam.stores.mysql import AutocommitConnection  # noqa: PLC0415 - PyMySQL may not be installed
+
+    return AutocommitConnection(*arguments, **named)
+
+
+def _refuse_a_dead_connection(connection: Any, *_: object) -> None:
+    """An idle connection has nothing to say: if there is something to read, it is that the server hung up."""
+    descriptor = connection.fileno()
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        spoke = bool(poll.poll(0))
+    else:  # Windows; select itself takes only small descriptors elsewhere
+        spoke = bool(select.select([descriptor], [], [], 0)[0])
+    if spoke:
+        raise sa.exc.DisconnectionError
 
 
 def _may_try_again(error: sa.exc.DBAPIError) -> bool:

@@ -234,6 +234,8 @@ class SQLiteStore(Store):
 
     def list(self, subject: str, kind: str, now: float, after: str = "", limit: int = 100) -> Sequence[Record]:
         bounded = max(0, min(limit, MAX_LIST))
+        if not subject:
+            return []
         arguments = {"subject": subject, "kind": kind, "now": now, "after": after, "limit": bounded}
         return [_record(row) for row in self._run(_LIST, arguments)]
 

@@ -1,0 +1,261 @@
+"""Engines of the tests' own: started on free ports of this machine as an unprivileged user, and ended with the test.
+
+What the shared servers cannot be used for: to be stopped, killed and frozen.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pymysql
+import redis
+import sqlalchemy as sa
+
+from tests.processes import free_port
+from tests.services import missing
+
+PATIENCE = 60
+
+
+class OwnServer:
+    """An engine's program with a folder of its own; a context that starts and ends it."""
+
+    name = ""
+
+    def __init__(self):
+        self.port = free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix="jam-test-"))
+        self.user = "nobody" if os.geteuid() == 0 else None
+        if self.user:
+            shutil.chown(self.folder, self.user)
+        self.process = None
+
+    def __enter__(self):
+        try:
+            self.prepare()
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def prepare(self):
+        """What has to be done once, before the first start."""
+
+    def arguments(self):
+        """The command line of the server."""
+        raise NotImplementedError
+
+    def ping(self):
+        """Raise something unless the server answers."""
+        raise NotImplementedError
+
+    def start(self):
+        self.process = self.run(subprocess.Popen, self.arguments())
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                self.ping()
+            except Exception:  # noqa: BLE001 - whatever its driver says while it is not there yet
+                if self.process.poll() is not None or time.monotonic() > until:
+                    raise AssertionError(f"{self.name} did not start: {self.log().read_text()}") from None
+                time.sleep(0.02)
+            else:
+                return
+
+    def stop(self):
+        """End it as an administrator would."""
+        self.end_by(signal.SIGTERM)
+
+    def kill(self):
+        """End it as a power cut would."""
+        self.end_by(signal.SIGKILL)
+
+    def end_by(self, number):
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.send_signal(number)
+            self.process.wait(PATIENCE)
+
+    @contextlib.contextmanager
+    def frozen(self):
+        """While the block runs it accepts connections and never answers: the kernel does the former."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+    def log(self):
+        return self.folder / "log.txt"
+
+    def run(self, how, arguments):
+        """A program in the folder, as the unprivileged user, its words in the log."""
+        program = shutil.which(arguments[0], path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+        if program is None:
+            missing(self.name, FileNotFoundError(arguments[0]))
+        with self.log().open("a") as log:
+            return how(
+                [program, *arguments[1:]],
+                cwd=self.folder,
+                user=self.user,
+                group="nogroup" if self.user else None,
+                extra_groups=[] if self.user else None,
+                env={**os.environ, "HOME": str(self.folder)},
+                stdout=log,
+                stderr=log,
+            )
+
+
+class OwnPostgreSQL(OwnServer):
+    name = "PostgreSQL"
+
+    @property
+    def url(self):
+        return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/postgres"
+
+    def program(self, name):
+        """Debian keeps them apart, a folder for each version."""
+        found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+        return str(found[-1]) if found else name
+
+    def prepare(self):
+        done = self.run(
+            subprocess.run,
+            [self.program("initdb"), "-D", "data", "-A", "trust", "-U", "postgres", "--no-sync", "--locale=C.UTF-8"],
+        )
+        assert done.returncode == 0, self.log().read_text()
+
+    def arguments(self):
+        return [self.program("postgres"), "-D", "data", "-p", str(self.port), "-h", "127.0.0.1", "-k", ""]
+
+    def ping(self):
+        ping_sql(self.url)
+
+
+class OwnMariaDB(OwnServer):
+    name = "MariaDB"
+
+    @property
+    def url(self):
+        return f"mysql+pymysql://root@127.0.0.1:{self.port}/mysql"
+
+    def prepare(self):
+        done = self.run(
+            subprocess.run,
+            [
+                "mariadb-install-db",
+                "--no-defaults",
+                f"--datadir={self.folder}/data",
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+                "--skip-name-resolve",
+            ],
+        )
+        assert done.returncode == 0, self.log().read_text()
+
+    def arguments(self):
+        return [
+            "mariadbd",
+            "--no-defaults",
+            f"--datadir={self.folder}/data",
+            f"--port={self.port}",
+            "--bind-address=127.0.0.1",
+            f"--socket={self.folder}/socket",
+            f"--pid-file={self.folder}/pid",
+            "--skip-name-resolve",
+        ]
+
+    def ping(self):
+        with contextlib.closing(pymysql.connect(host="127.0.0.1", port=self.port, user="root", connect_timeout=1)):
+            pass
+
+
+class OwnRedis(OwnServer):
+    name = "Redis"
+    options = ("--appendonly", "yes", "--appendfsync", "always")
+
+    @property
+    def url(self):
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def arguments(self):
+        where = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        return ["redis-server", *where, "--save", "", *self.options]
+
+    def ping(self):
+        with self.client() as client:
+            client.ping()
+
+    def client(self):
+        return redis.Redis(port=self.port, socket_timeout=5)
+
+
+class OwnRedisNode(OwnRedis):
+    """One of a cluster; its bus has a port 10000 above its own."""
+
+    options = (*OwnRedis.options, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
+
+
+class OwnRedisCluster:
+    """Three primaries that share the slots; a context that starts and ends them."""
+
+    def __enter__(self):
+        self.ended = contextlib.ExitStack()
+        try:
+            self.nodes = [self.ended.enter_context(OwnRedisNode()) for _ in range(3)]
+            self.join()
+        except BaseException:
+            self.ended.close()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.ended.close()
+
+    @property
+    def url(self):
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def join(self):
+        ends = [0, 5461, 10923, 16384]
+        for number, node in enumerate(self.nodes):
+            with node.client() as client:
+                client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
+                client.execute_command("CLUSTER ADDSLOTSRANGE", ends[number], ends[number + 1] - 1)
+                for other in self.nodes[:number]:
+                    client.execute_command("CLUSTER MEET", "127.0.0.1", other.port)
+        self.wait_until_it_is_whole()
+
+    def wait_until_it_is_whole(self):
+        until = time.monotonic() + PATIENCE
+        while not all(self.is_whole_to(node) for node in self.nodes):
+            assert time.monotonic() < until, "the cluster did not come together"
+            time.sleep(0.02)
+
+    def is_whole_to(self, node):
+        with node.client() as client:
+            said = client.execute_command("CLUSTER INFO")
+            state = said if isinstance(said, dict) else dict(line.split(":") for line in said.decode().split())
+            return (state["cluster_state"], state["cluster_known_nodes"]) == ("ok", "3")
+
+
+def ping_sql(url):
+    engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"connect_timeout": 2})
+    with engine.connect() as connection:
+        connection.execute(sa.text("SELECT 1"))
+
+
+def nobody_listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
