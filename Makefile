@@ -7,7 +7,7 @@ PORT ?= 5000
 STORE ?=
 PYTEST_ARGS ?=
 
-.PHONY: help demo test test-lowest lint docs bench clean
+.PHONY: help demo test test-lowest lint docs bench bench-scale clean
 help:
 	@echo "make demo    serve the demo app on http://127.0.0.1:$(PORT)"
 	@echo "make test    run the tests, on the newest versions"
@@ -15,6 +15,7 @@ help:
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make docs    build the docs into docs/_build/html"
 	@echo "make bench   Jam beside its peers, as ratios"
+	@echo "make bench-scale   Jam with up to a million sessions on each engine, beside Flask-Session"
 
 # An environment of its own for each purpose, made again when pyproject.toml changes. A current pip is put into it
 # first, because dependency groups need one.
@@ -57,6 +58,9 @@ docs: .venv-docs/.ready
 
 bench: .venv-bench/.ready
 	@.venv-bench/bin/python benchmarks/run.py
+
+bench-scale: .venv-bench/.ready
+	@.venv-bench/bin/python benchmarks/scale.py
 
 clean:
 	rm -rf .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis docs/_build dist .coverage*
