@@ -79,6 +79,7 @@ REQUIREMENTS = {
     "asvs_11_2_4": "Secrets are compared in constant time.",
     "asvs_11_4_2": "Passwords are hashed with a memory-hard function of current strength.",
     "asvs_11_5_1": "What must not be guessed has at least 128 bits from a cryptographic source; a UUID is not enough.",
+    "asvs_12_3_2": "TLS to a service is believed only with a certificate that can be verified.",
     "asvs_13_3_1": "No secret is in the code, and none that everybody knows is accepted.",
     "asvs_14_2_1": "Tokens are not taken from URLs.",
     "asvs_14_3_1": "Signing out leaves nothing behind in the browser.",

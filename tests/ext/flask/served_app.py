@@ -2,7 +2,7 @@
 
 import os
 
-from flask import Flask, g, request
+from flask import Flask, g, request, stream_with_context
 
 from jam import Jam
 from jam.ext.flask import Authenticated, JWTExtension, SameOrigin, SessionExtension, checkpoint, current_identity
@@ -52,3 +52,12 @@ def me():
 @checkpoint(Authenticated())
 async def me_async():
     return {"subject": current_identity.subject}
+
+
+@app.get("/stream")
+def stream():
+    def body():
+        yield "hello "
+        yield str(current_identity.subject)
+
+    return stream_with_context(body())

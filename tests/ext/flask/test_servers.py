@@ -73,6 +73,13 @@ def test_asvs_7_4_1_signed_out_in_one_worker_is_refused_by_all(url):
     assert other.get(f"{url}/me", timeout=10).json()["subject"] == "bob"
 
 
+def test_a_streamed_page_that_asks_who_is_calling_is_for_its_caller_only(url):
+    _, token = signed_in(url)
+    response = requests.get(f"{url}/stream", headers={"Authorization": f"Bearer {token}"}, timeout=10)
+    assert response.text == "hello alice"
+    assert (response.headers["Vary"], response.headers["Cache-Control"]) == ("Authorization, Cookie", "private")
+
+
 def test_two_workers_writing_into_one_session_lose_nothing(url):
     browser, _ = signed_in(url)
     cookies = browser.cookies.get_dict()

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
-from flask import Flask, Response, after_this_request, current_app, request
+from flask import Flask, Response, current_app, request
 
 from jam.errors import ConfigError, JamError, StoreUnavailable
 from jam.ext.flask.carriers import CookieCarrier, HeaderCarrier
 from jam.ext.flask.cli import jam_cli
 from jam.ext.flask.negotiation import handle_jam_error, to_raise
 from jam.ext.flask.request import STATE, JamState, globals_class, state_of
+from jam.ext.flask.response import have_the_last_word
 from jam.identity import Identity
 from jam.jam import Jam
 
@@ -152,7 +153,7 @@ class SessionExtension(_CredentialExtension):
 
         Raises:
             CSRFFailed: If the request comes from another site: signing somebody in unasked is an attack too.
-            ConfigError: If the extension has no cookie.
+            ConfigError: If the extension has no cookie, or the response's headers have left already.
             StoreUnavailable: If the session could not be kept.
         """
         name, state = self._cookie()
@@ -164,8 +165,7 @@ class SessionExtension(_CredentialExtension):
             identity = self.jam.sessions.verify(handle)
         except StoreUnavailable as error:
             raise to_raise(current_app, error) from error
-        state.remember(request, identity, handle)
-        self._set_cookie(name, handle, None)
+        state.remember(request, identity, self._cookie_setter(name, handle, None), handle)
         return identity
 
     def sign_out(self) -> None:
@@ -173,7 +173,8 @@ class SessionExtension(_CredentialExtension):
 
         Raises:
             CSRFFailed: If the request comes from another site.
-            ConfigError: If the extension has no cookie.
+            ConfigError: If the extension has no cookie, or the response's headers have left already; the session
+                is still good.
             StoreUnavailable: If the session could not be ended; it is still good.
         """
         name, state = self._cookie()
@@ -182,8 +183,7 @@ class SessionExtension(_CredentialExtension):
                 self.jam.sessions.delete(handle)
         except StoreUnavailable as error:
             raise to_raise(current_app, error) from error
-        state.remember(request, None)
-        self._set_cookie(name, "", 0)
+        state.remember(request, None, self._cookie_setter(name, "", 0))
 
     def _cookie(self) -> tuple[str, JamState]:
         """The cookie's name and the app's state, if the cookie may be touched in this request."""
@@ -191,12 +191,13 @@ class SessionExtension(_CredentialExtension):
         state = state_of(app)
         if self.cookie_name is None:
             raise ConfigError("This SessionExtension has no cookie.", hint="Use jam.sessions.create(...) for a header.")
+        state.refuse_if_answered(request)
         forged = state.csrf_refusal(request)
         if forged is not None:
             raise to_raise(app, forged)
         return self.cookie_name, state
 
-    def _set_cookie(self, name: str, value: str, max_age: int | None) -> None:
+    def _cookie_setter(self, name: str, value: str, max_age: int | None) -> Callable[[Response], None]:
         secure = state_of(current_app).https
         if secure and not request.is_secure and name not in _reported:
             _reported.add(name)
@@ -206,13 +207,13 @@ class SessionExtension(_CredentialExtension):
                 "JAM_HTTPS = False for local work.", name,
             )  # fmt: skip
 
-        @after_this_request
-        def set_cookie(response: Response) -> Response:
+        def set_cookie(response: Response) -> None:
             response.set_cookie(name, value, max_age=max_age, path="/", secure=secure, httponly=True, samesite="Lax")
             response.headers["Cache-Control"] = "no-store"
             if not value:  # what the pages showed and kept is nobody's any more (ASVS 14.3.1)
                 response.headers["Clear-Site-Data"] = '"cache", "storage"'
-            return response
+
+        return set_cookie
 
 
 _reported: set[str] = set()
@@ -235,6 +236,7 @@ def _attach(app: Flask, jam: Jam) -> JamState:
     app.extensions[STATE] = state
     app.app_ctx_globals_class = globals_class(app.app_ctx_globals_class)
     app.error_handler_spec[None][None].setdefault(JamError, handle_jam_error)  # the app's own, if it has one, counts
+    have_the_last_word(app, state)
     if "jam" not in app.cli.commands:
         app.cli.add_command(jam_cli)
     return state

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import Any, TypeVar, overload
 
 from flask import Blueprint, Flask, Request, Response, current_app, request
-from flask.globals import request_ctx
+from flask.ctx import RequestContext
 from flask.typing import ResponseReturnValue
 from flask.views import MethodView, View
 
@@ -23,7 +23,7 @@ from jam.checkpoints import ActionCheckpoint, Authenticated, Checkpoint
 from jam.errors import AccessDenied, AuthenticationRequired, ConfigError, CSRFFailed, FreshnessRequired, JamError
 from jam.ext.flask.checkpoints import answer_failure, answer_success
 from jam.ext.flask.negotiation import error_response, has_handlers, is_api_resource, to_raise, with_reason
-from jam.ext.flask.request import JamState, Resolved, state_of
+from jam.ext.flask.request import JamState, Resolved, current_context, state_of
 
 __all__ = ["Guard", "checkpoint", "deny_by_default", "guards_of", "login_required", "protect", "public"]
 
@@ -165,12 +165,15 @@ def deny_by_default(app: Flask, *checkpoints: Checkpoint, exempt: Collection[str
     left_alone = frozenset(exempt)
 
     def denied() -> ResponseReturnValue | None:
-        context = request_ctx._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001 - werkzeug's own API
-        endpoint = _endpoint(context.request)
+        request = current_context().request
+        rule = request.url_rule
+        if rule is not None and getattr(app.view_functions[rule.endpoint], _PUBLIC, False):
+            return None  # as is_public would find, but at once: a public route should cost nothing
+        endpoint = _endpoint(request)
         if endpoint is None or endpoint in left_alone:
             return None
-        view, method = context.app.view_functions[endpoint], context.request.method
-        if is_public(view, method) or is_guarded(view, method) or is_static(context.app, endpoint):
+        view, method = app.view_functions[endpoint], request.method
+        if is_public(view, method) or is_guarded(view, method) or is_static(app, endpoint):
             return None
         return enter(guard.checkpoints)
 
@@ -266,7 +269,7 @@ def enter(checkpoints: tuple[Checkpoint, ...]) -> ResponseReturnValue | None:
         HTTPError, JamError: The refusal, where the app or a library wants to see errors.
         StoreUnavailable: As one of these, if nobody can tell who is calling.
     """
-    context = request_ctx._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001 - werkzeug's own API
+    context = current_context()
     state = state_of(context.app)
     resolved = state.resolve(context.request)
     identity, now = resolved.identity, state.clock()
@@ -276,20 +279,20 @@ def enter(checkpoints: tuple[Checkpoint, ...]) -> ResponseReturnValue | None:
         if refusal is None:
             passed = None if answer is None else answer_success(answer)
             if passed is not None:
-                state.mark_response(resolved)
+                state.mark_response(context.request, resolved)
                 return passed
             continue
         if answer is None:
-            return _refuse(context.app, resolved, one, _for_caller(refusal, resolved), None)
+            return _refuse(context, resolved, one, _for_caller(refusal, resolved), None)
         if isinstance(refusal, CSRFFailed):  # the reason, and no flash message in a session that is not to be opened
-            return _refuse(context.app, resolved, one, refusal, None)
+            return _refuse(context, resolved, one, refusal, None)
         failed = answer_failure(answer)
         if failed is not None:
-            state.mark_response(resolved)
+            state.mark_response(context.request, resolved)
             return failed
         if not answer.disable_default_fail:
-            return _refuse(context.app, resolved, one, refusal, answer.fail_status)
-    state.mark_response(resolved)
+            return _refuse(context, resolved, one, refusal, answer.fail_status)
+    state.mark_response(context.request, resolved)
     return None
 
 
@@ -304,7 +307,10 @@ def _for_caller(refusal: JamError, resolved: Resolved) -> JamError:
     return refusal
 
 
-def _refuse(app: Flask, resolved: Resolved, one: Checkpoint, error: JamError, status: int | None) -> Response:
+def _refuse(
+    context: RequestContext, resolved: Resolved, one: Checkpoint, error: JamError, status: int | None
+) -> Response:
+    app, request = context.app, context.request
     state = state_of(app)
     challenges = _challenges(state, one)
     if logger.isEnabledFor(logging.INFO):
@@ -312,7 +318,7 @@ def _refuse(app: Flask, resolved: Resolved, one: Checkpoint, error: JamError, st
         logger.info("Refused %s %r to %r: %s by %r", request.method, request.path, subject, error.code, one)
     if has_handlers(app):
         resolved.challenges = tuple(with_reason(challenge, error) for challenge in challenges)
-        state.mark_response(resolved)
+        state.mark_response(request, resolved)
         raise to_raise(app, error, status, challenges)
     return error_response(error, status, challenges)
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from flask import Flask, Request, Response, after_this_request, current_app
+from flask import Flask, Request, Response, current_app
+from flask.ctx import RequestContext
 from flask.globals import request_ctx
 from werkzeug.local import LocalProxy
 
 from jam.config import Options, flat_options, walk
 from jam.errors import ConfigError, CredentialError, CSRFFailed, JamError, StoreUnavailable, TokenInvalid
-from jam.ext.flask.carriers import Carrier, CookieCarrier, HeaderCarrier
+from jam.ext.flask.carriers import Carrier, CookieCarrier, HeaderCarrier, header_key
 from jam.ext.flask.csrf import csrf_refusal
 from jam.ext.flask.negotiation import quoted, to_raise
 from jam.identity import ANONYMOUS, Identity
@@ -28,7 +29,14 @@ __all__ = ["JamState", "Resolved", "current_identity", "resolve", "state_of"]
 logger = logging.getLogger("jam.flask")
 
 STATE = "jam.flask"
-_CACHE = "_jam_resolved"
+RESOLVED = "_jam_resolved"  # what the request turned out to be
+ANSWER = "_jam_answer"  # its response, once Jam has had the last word; or this, if the body is streamed
+SENT = object()  # the headers have left
+
+# werkzeug's own API; what it gives is read many times in a request, and each time through the proxy has its price
+current_context: Callable[[], RequestContext] = request_ctx._get_current_object  # type: ignore[attr-defined]  # noqa: SLF001
+
+_PRIVATE = ("Cache-Control", "private")
 
 
 class Resolved:
@@ -38,16 +46,18 @@ class Resolved:
         identity: The caller.
         error: Why a credential that was presented did not count; ``None`` if none was, or one did.
         challenges: Those of the guard that refused, for a 401 that somebody else's handler writes.
+        changes: What else is to be done to the response.
         handle: That of the session that began in this request.
         marked: Whether the response will say that it depends on the caller.
     """
 
-    __slots__ = ("_payload", "challenges", "error", "handle", "identity", "marked")
+    __slots__ = ("_payload", "challenges", "changes", "error", "handle", "identity", "marked")
 
     def __init__(self, identity: Identity, error: JamError | None = None) -> None:
         self.identity = identity
         self.error = error
         self.challenges: tuple[str, ...] = ()
+        self.changes: tuple[Callable[[Response], object], ...] = ()
         self.marked = False
         self.handle: str | None = None
         self._payload: dict[str, Any] | None = None
@@ -104,7 +114,10 @@ class JamState:
         self.trusted_origins: frozenset[str] = frozenset()
         self.challenges: tuple[str, ...] = ()
         self.realm = ""
-        self._vary: tuple[str, ...] = ()
+        self._vary: tuple[str, ...] = ("Authorization", "Cookie")
+        self._vary_line = ", ".join(self._vary)
+        self._header_keys: tuple[str, ...] = ()
+        self._cookie_names: tuple[str, ...] = ()
         reference = self._app
 
         def source() -> AppSettings | None:
@@ -118,6 +131,11 @@ class JamState:
         if (kind, name, method) not in self._wanted:
             self._wanted.append((kind, name, method))
             self._ready = False
+            headers = [name for kind, name, _ in self._wanted if issubclass(kind, HeaderCarrier)]
+            self._vary = tuple(dict.fromkeys(("Authorization", *headers, "Cookie")))
+            self._vary_line = ", ".join(self._vary)
+            self._header_keys = tuple(header_key(name) for name in headers)
+            self._cookie_names = tuple(name for kind, name, _ in self._wanted if issubclass(kind, CookieCarrier))
 
     def prepare(self) -> None:
         """Read the app's configuration, now that somebody asks; done once."""
@@ -145,7 +163,6 @@ class JamState:
         self._cookies = tuple(carrier for carrier in carriers if isinstance(carrier, CookieCarrier))
         for carrier in self._cookies:
             self.check_cookie_name(carrier.name)
-        self._vary = tuple(dict.fromkeys(("Authorization", *(header.name for header in self._headers), "Cookie")))
         realm = self.realm = quoted(settings.name)
         challenges = [f"Bearer realm={realm}"] if self._headers else []
         challenges += [f"Cookie realm={realm}, cookie-name={quoted(carrier.name)}" for carrier in self._cookies]
@@ -167,28 +184,43 @@ class JamState:
             StoreUnavailable: Once in a request, as an ``HTTPException`` or for the app's own handler. Whoever
                 asks again, an error page for one, sees an anonymous caller.
         """
-        resolved: Resolved | None = request.__dict__.get(_CACHE)
+        resolved: Resolved | None = request.__dict__.get(RESOLVED)
         if resolved is None:
             try:
                 if not self._ready:
                     self.prepare()
                 resolved = self._look(request)
             except StoreUnavailable as error:
-                setattr(request, _CACHE, Resolved(ANONYMOUS, error))
+                setattr(request, RESOLVED, Resolved(ANONYMOUS, error))
                 raise to_raise(current_app, error) from error
-            setattr(request, _CACHE, resolved)
+            setattr(request, RESOLVED, resolved)
         return resolved
 
-    def remember(self, request: Request, identity: Identity | None, handle: str | None = None) -> None:
-        """Somebody signed in (and was given this handle), or out (``None``), in this request."""
+    def remember(
+        self,
+        request: Request,
+        identity: Identity | None,
+        change: Callable[[Response], object],
+        handle: str | None = None,
+    ) -> None:
+        """Somebody signed in (and was given this handle), or out (``None``), in this request.
+
+        Args:
+            request: The request.
+            identity: Who the caller is from now on.
+            change: What that does to the response.
+            handle: That of the new session.
+        """
+        before: Resolved | None = request.__dict__.get(RESOLVED)
         resolved = Resolved(ANONYMOUS if identity is None else identity)
         resolved.handle = handle
-        setattr(request, _CACHE, resolved)
-        self.mark_response(resolved)
+        resolved.changes = (change,) if before is None else (*before.changes, change)
+        setattr(request, RESOLVED, resolved)
+        self.mark_response(request, resolved)
 
     def presented(self, request: Request, carrier_name: str) -> Iterator[str]:
         """Every handle that this request brought in a cookie of that name, or was given already."""
-        resolved: Resolved | None = request.__dict__.get(_CACHE)
+        resolved: Resolved | None = request.__dict__.get(RESOLVED)
         if resolved is not None and resolved.handle is not None:
             yield resolved.handle
         for cookie in self._cookies:
@@ -223,28 +255,66 @@ class JamState:
                         error = _more_telling(error, refused)
         return Resolved(ANONYMOUS, error)
 
-    def mark_response(self, resolved: Resolved) -> None:
-        """Have the response say that it depends on the caller; once in a request."""
-        if not resolved.marked:
-            resolved.marked = True
-            after_this_request(self._finish)
+    # -- the response ---------------------------------------------------------------------------------------
 
-    def _finish(self, response: Response) -> Response:
+    def mark_response(self, request: Request, resolved: Resolved) -> None:
+        """Have the response say that it depends on the caller."""
+        answer = request.__dict__.get(ANSWER)
+        if isinstance(answer, Response) and not resolved.marked:
+            self.write(answer, resolved)
+        resolved.marked = True
+
+    def refuse_if_answered(self, request: Request) -> None:
+        """Refuse what would change the response.
+
+        Raises:
+            ConfigError: If it is too late for that.
+        """
+        if ANSWER in request.__dict__:
+            raise ConfigError(
+                "The response's headers have left: no cookie can be set or dropped any more.",
+                hint="Sign in and out in the view or in an after_request function, not in a streamed body.",
+            )
+
+    def write(self, response: Response, resolved: Resolved) -> None:
+        """Write into a response what it owes to who asked for its caller."""
+        self.write_dependence(response, private=True)
         headers = response.headers
-        present = {name.lower() for name, _ in headers}
-        missing = self._vary
-        if "vary" in present:
-            named = {name.strip().lower() for value in headers.getlist("Vary") for name in value.split(",")}
-            missing = tuple(name for name in missing if name.lower() not in named)
-        if missing:
-            headers.add("Vary", ", ".join(missing))
-        if "cache-control" not in present:
-            headers.add("Cache-Control", "private")
-        if response.status_code == 401 and "www-authenticate" not in present:  # noqa: PLR2004
-            resolved: Resolved = request_ctx.request.__dict__[_CACHE]
+        if response.status_code == 401 and "WWW-Authenticate" not in headers:  # noqa: PLR2004
             for challenge in resolved.challenges or self.challenges:
                 headers.add("WWW-Authenticate", challenge)
-        return response
+
+    def write_dependence(self, response: Response, *, private: bool) -> None:
+        """Write into a response that it depends on the caller.
+
+        Args:
+            response: The response.
+            private: Whether it is for nobody else, where it does not say itself who may keep it.
+        """
+        headers = response.headers
+        present = {name.lower() for name, _ in headers}
+        added: list[tuple[str, str]] = []
+        if "vary" in present:
+            named = {name.strip().lower() for value in headers.getlist("Vary") for name in value.split(",")}
+            if missing := [name for name in self._vary if name.lower() not in named]:
+                added.append(("Vary", ", ".join(missing)))
+        else:
+            added.append(("Vary", self._vary_line))
+        if private and "cache-control" not in present:
+            added.append(_PRIVATE)
+        headers._list += added  # noqa: SLF001 - what is known to be well formed need not be checked each time
+
+    def carries_credentials(self, request: Request) -> bool:
+        """Whether the request has something where the app looks; what it is worth is not asked."""
+        environ = request.environ
+        if any(key in environ for key in self._header_keys):
+            return True
+        cookies = environ.get("HTTP_COOKIE")
+        return cookies is not None and any(name in cookies for name in self._cookie_names)
+
+    def looks_for_credentials(self) -> bool:
+        """Whether anybody can be identified in this app."""
+        return bool(self._wanted)
 
 
 def _more_telling(known: JamError | None, new: JamError) -> JamError:
@@ -270,10 +340,10 @@ def state_of(app: Flask) -> JamState:
 
 def resolve() -> Resolved:
     """What the current request turned out to be."""
-    context = request_ctx._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001 - werkzeug's own API
+    context = current_context()
     state = state_of(context.app)
     resolved = state.resolve(context.request)
-    state.mark_response(resolved)
+    state.mark_response(context.request, resolved)
     return resolved
 
 
