@@ -72,6 +72,7 @@ _DECODE_MARK = msgspec.json.Decoder(dict[str, int]).decode
 _NO_MARKS: Mapping[str, int] = {}
 _PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
 _OUTDATED, _EXISTS = 1, 2
+_TROUBLE = (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError)  # the second is no RedisError
 _COLLECT_EVERY = 16  # adds; then at most twice as many of the dead go
 _GROUPS = [f"{number:03x}" for number in range(4096)]  # what may stand between the braces
 _GROUPS_AT_ONCE = 1024
@@ -520,8 +521,9 @@ class RedisStore(Store):
                 if not again:
                     raise
                 return act(client)
-        except (redis.exceptions.RedisError, OSError) as error:
-            if isinstance(error, redis.exceptions.MovedError) and not self._is_cluster:
+        except _TROUBLE as error:
+            elsewhere = isinstance(error, (redis.exceptions.MovedError, redis.exceptions.ClusterCrossSlotError))
+            if elsewhere and not self._is_cluster:
                 raise ConfigError(
                     "The Redis server is one of a cluster.", hint="Use redis+cluster://... instead of redis://..."
                 ) from error
@@ -547,7 +549,7 @@ class RedisStore(Store):
                     "The Redis server is not one of a cluster.", hint="Use redis://... instead of redis+cluster://..."
                 ) from error
             raise _unavailable(error) from error
-        except (redis.exceptions.RedisError, OSError) as error:
+        except _TROUBLE as error:
             raise _unavailable(error) from error
         else:
             return client
