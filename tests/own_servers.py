@@ -7,7 +7,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -27,6 +26,7 @@ class OwnServer:
     """An engine's program with a folder of its own; a context that starts and ends it."""
 
     name = ""
+    good_bye = signal.SIGTERM
 
     def __init__(self):
         self.port = free_port()
@@ -66,7 +66,7 @@ class OwnServer:
         while True:
             try:
                 self.ping()
-            except Exception:  # noqa: BLE001 - whatever its driver says while it is not there yet
+            except Exception:
                 if self.process.poll() is not None or time.monotonic() > until:
                     raise AssertionError(f"{self.name} did not start: {self.log().read_text()}") from None
                 time.sleep(0.02)
@@ -75,7 +75,7 @@ class OwnServer:
 
     def stop(self):
         """End it as an administrator would."""
-        self.end_by(signal.SIGTERM)
+        self.end_by(self.good_bye)
 
     def kill(self):
         """End it as a power cut would."""
@@ -83,18 +83,28 @@ class OwnServer:
 
     def end_by(self, number):
         if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.send_signal(number)
+            self.signal_all(signal.SIGCONT)
+            if number == signal.SIGKILL:
+                self.signal_all(number)
+            else:
+                self.process.send_signal(number)
             self.process.wait(PATIENCE)
 
     @contextlib.contextmanager
     def frozen(self):
         """While the block runs it accepts connections and never answers: the kernel does the former."""
-        self.process.send_signal(signal.SIGSTOP)
+        self.signal_all(signal.SIGSTOP)
         try:
             yield
         finally:
-            self.process.send_signal(signal.SIGCONT)
+            self.signal_all(signal.SIGCONT)
+
+    def signal_all(self, number):
+        """To the program and those it started: PostgreSQL has a process for each connection."""
+        own = self.process.pid
+        for pid in (own, *map(int, Path(f"/proc/{own}/task/{own}/children").read_text().split())):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def log(self):
         return self.folder / "log.txt"
@@ -119,6 +129,7 @@ class OwnServer:
 
 class OwnPostgreSQL(OwnServer):
     name = "PostgreSQL"
+    good_bye = signal.SIGINT  # it would wait until all clients have gone, on SIGTERM
 
     @property
     def url(self):
@@ -254,8 +265,3 @@ def ping_sql(url):
     engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"connect_timeout": 2})
     with engine.connect() as connection:
         connection.execute(sa.text("SELECT 1"))
-
-
-def nobody_listens(port):
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0

@@ -190,6 +190,7 @@ class Store(ABC):
 
         Raises:
             GenerationOutdated: If ``new`` is of an older generation than its subject's.
+            RecordExists: If ``new`` has a new id, and there is a live record of it.
             InvalidValue: If ``new`` is another's or cannot be stored.
         """
 

@@ -9,11 +9,43 @@ from collections.abc import Callable
 from typing import TypeVar
 from weakref import WeakSet
 
-__all__ = ["around_forks"]
+__all__ = ["Gate", "around_forks"]
 
 logger = logging.getLogger("jam.stores")
 
 T = TypeVar("T")
+
+
+class Gate:
+    """Lets threads in, as a context, and can be closed for the time of a fork, when nobody may be inside."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._open = True
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._open)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._inside -= 1
+            self._changed.notify_all()
+
+    def close(self, patience: float) -> None:
+        """Let nobody in, and wait until nobody is inside, for at most so many seconds."""
+        with self._changed:
+            self._open = False
+            if not self._changed.wait_for(lambda: not self._inside, patience):
+                logger.error("The process forks while a connection is being made; the child may find it locked.")
+
+    def open(self) -> None:
+        """Let threads in again."""
+        with self._changed:
+            self._open = True
+            self._changed.notify_all()
 
 
 def around_forks(

@@ -50,7 +50,7 @@ class MemoryStore(Store):
         # The records as they are, save that their data is encoded and their own data member is empty.
         self._records: dict[tuple[str, str], tuple[Record, bytes]] = {}
         self._ids: dict[tuple[str, str], set[str]] = {}
-        self._deaths: list[tuple[float, str, str]] = []
+        self._deaths: list[tuple[float, str, str]] = []  # when, kind and id of records; of counts, "" and their name
         self._marks: dict[str, dict[str, int]] = {}
         self._counts: dict[str, tuple[int, float]] = {}
         self._adds = 0
@@ -142,6 +142,8 @@ class MemoryStore(Store):
                 count, ends_at = 0, now + window
             count, ends_at = count + 1, min(ends_at, now + window)
             self._counts[name] = count, ends_at
+            if count == 1:
+                heapq.heappush(self._deaths, (ends_at, "", name))
         allowed = count <= limit
         return Counted(allowed, count, 0.0 if allowed else ends_at - now)
 
@@ -191,10 +193,11 @@ class MemoryStore(Store):
     def _purge(self, now: float, limit: int) -> int:
         gone = 0
         until = now - COLLECT_AFTER
-        for _ in range(limit):
-            if not self._deaths or self._deaths[0][0] > until:
-                break
+        while gone < limit and self._deaths and self._deaths[0][0] <= until:
             _, kind, record_id = heapq.heappop(self._deaths)
+            if not kind:
+                gone += self._purge_count(record_id, until)
+                continue
             entry = self._records.get((kind, record_id))
             if entry is None:
                 continue
@@ -203,10 +206,13 @@ class MemoryStore(Store):
                 gone += 1
             else:  # it was used meanwhile
                 heapq.heappush(self._deaths, (entry[0].dies_at, kind, record_id))
-        for name in [name for name, (_, ends_at) in self._counts.items() if ends_at <= until][: limit - gone]:
-            del self._counts[name]
-            gone += 1
         return gone
+
+    def _purge_count(self, name: str, until: float) -> int:
+        if name not in self._counts or self._counts[name][1] > until:  # a newer window has an entry of its own
+            return 0
+        del self._counts[name]
+        return 1
 
     def before_fork(self) -> None:
         """See ``around_forks``."""

@@ -17,6 +17,7 @@ import functools
 import logging
 import math
 import select
+import threading
 import time
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -35,15 +36,17 @@ from jam.stores.base import (
     Counted,
     Found,
     Marks,
+    Problem,
     Record,
     Store,
     add_up,
     check_kinds,
     check_record,
     check_swap,
+    clock_problem,
     touch_is_due,
 )
-from jam.stores.forks import around_forks
+from jam.stores.forks import Gate, around_forks
 
 __all__ = ["SCHEMA_VERSION", "SQLStore", "jam_tables"]
 
@@ -145,6 +148,8 @@ class SQLStore(Store):
             _check_url(source)
         self._engine: sa.Engine | None = None
         self._statements: _Statements | None = None
+        self._making = threading.Lock()
+        self._gate = Gate()
         _all_stores.add(self)
 
     # -- the verbs ------------------------------------------------------------------------------------------
@@ -318,6 +323,11 @@ class SQLStore(Store):
                 return f"The table {table.name} lacks {', '.join(sorted(lacking))}."
         return None
 
+    def problems(self, now: float) -> Sequence[Problem]:
+        theirs = self._run(lambda connection: connection.execute(self._made().clock).scalar(), again=True)
+        skew = None if theirs is None else clock_problem(float(theirs), now)
+        return () if skew is None else (skew,)
+
     def check(self) -> None:
         problem = self.schema_problem()
         if problem is not None:
@@ -326,15 +336,19 @@ class SQLStore(Store):
     # -- engine and rows ------------------------------------------------------------------------------------
 
     def _made(self) -> _Statements:
-        if self._statements is None:
-            engine = self._resolve_engine()
-            self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-            self._statements = _Statements(engine.dialect)
-        return self._statements
+        statements = self._statements
+        if statements is None:
+            with self._making:  # an engine that another thread made too would never be closed
+                if self._statements is None:
+                    engine = self._resolve_engine()
+                    self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+                    self._statements = _Statements(engine.dialect)
+                statements = self._statements
+        return statements
 
     def _resolve_engine(self) -> sa.Engine:
         if self._owned:
-            return _make_engine(sa.make_url(self._source), self._timeout)
+            return _make_engine(sa.make_url(self._source), self._timeout, lambda: self._gate)
         source: Any = self._source
         if isinstance(source, sa.Engine):
             engine = source
@@ -421,7 +435,15 @@ class SQLStore(Store):
         if statements.returning:
             touched_at: float | None = connection.execute(statements.swap, arguments).scalar()
             return touched_at
-        return old.touched_at if connection.execute(statements.swap, arguments).rowcount else None
+        # MariaDB's UPDATE tells nothing of the row: it names the last use it knows of, and looks again if that failed.
+        touched_at = old.touched_at
+        while touched_at is not None:
+            if connection.execute(statements.swap, {**arguments, "touched_at": touched_at}).rowcount:
+                break
+            known, touched_at = touched_at, connection.execute(statements.last_use, arguments).scalar()
+            if touched_at == known:
+                return None
+        return touched_at
 
     def _on_a_free_id(self, connection: sa.Connection, put: Callable[[], T], row: Mapping[str, Any], now: float) -> T:
         """Put a record under an id, which is free again if whoever has it is dead.
@@ -440,13 +462,17 @@ class SQLStore(Store):
     # -- forks ----------------------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
-        """See ``around_forks``: nothing to hold; a pool is safe to leave behind."""
+        """See ``around_forks``: a child that is born while OpenSSL makes a connection waits for ever on its locks."""
+        self._gate.close(self._timeout)
 
     def after_fork_in_parent(self) -> None:
         """See ``around_forks``."""
+        self._gate.open()
 
     def after_fork_in_child(self) -> None:
         """See ``around_forks``: the child must not talk on the parent's sockets, nor say good-bye on them."""
+        self._making = threading.Lock()
+        self._gate = Gate()
         if self._engine is not None:
             self._engine.dispose(close=False)
 
@@ -535,6 +561,9 @@ class _Statements:
             all_marks(self._literal("")),
         )
         self.swap = self._swap(p, current)
+        self.last_use = sa.select(records.c.touched_at).where(
+            records.c.kind == p("new_kind"), records.c.id == p("old_id"), records.c.version == p("old_version")
+        )
         self.list = (
             sa.select(*columns)
             .where(
@@ -549,6 +578,9 @@ class _Statements:
         self.count_up = self._count_up(counts, p)
         self.count_end = sa.select(counts.c.ends_at).where(counts.c.name == p("name"))
         self.count_reset = sa.delete(counts).where(counts.c.name == p("name"))
+        self.clock = sa.text({
+            "postgresql": "SELECT extract(epoch FROM clock_timestamp())", "sqlite": "SELECT NULL",  # it has this host's
+        }.get(dialect.name, "SELECT unix_timestamp(now(6))"))  # fmt: skip
         self.purge = self._purge(records, [records.c.kind, records.c.id], records.c.dies_at)
         self.purge_counts = self._purge(counts, [counts.c.name], counts.c.ends_at)
 
@@ -595,7 +627,9 @@ class _Statements:
                 "version": records.c.version + 1,
             })
         )  # fmt: skip
-        return statement.returning(records.c.touched_at) if self.returning else statement
+        if self.returning:
+            return statement.returning(records.c.touched_at)
+        return statement.where(records.c.touched_at == p("touched_at", type_=sa.Double))
 
     def _count_up(self, counts: sa.Table, p: Any) -> Any:
         over = counts.c.ends_at <= p("now", type_=sa.Double)
@@ -662,8 +696,14 @@ def _check_url(source: str | sa.URL) -> None:
         )
 
 
-def _make_engine(url: sa.URL, timeout: float) -> sa.Engine:
-    """An engine of the store's own: in autocommit from the start, and never waiting for ever."""
+def _make_engine(url: sa.URL, timeout: float, gate: Callable[[], Gate]) -> sa.Engine:
+    """An engine of the store's own: in autocommit from the start, and never waiting for ever.
+
+    Args:
+        url: Of the database.
+        timeout: How long to wait, in seconds.
+        gate: The one that connections are made within.
+    """
     whole = max(1, math.ceil(timeout))
     is_postgresql = url.get_backend_name() == "postgresql"
     arguments: dict[str, Any] = {"connect_timeout": whole}
@@ -678,7 +718,12 @@ def _make_engine(url: sa.URL, timeout: float) -> sa.Engine:
             pool_use_lifo=True,
         )  # fmt: skip
         connect = _impatient(timeout + 1) if is_postgresql else _in_autocommit  # by then the server gave up by itself
-        sa.event.listen(engine, "do_connect", connect)
+
+        @sa.event.listens_for(engine, "do_connect")
+        def connect_within(_: object, __: object, arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:
+            with gate():
+                return connect(arguments, named)
+
     except ImportError as error:
         raise ConfigError(
             f"The driver for {url.drivername} is not installed.",
@@ -705,7 +750,7 @@ def _text_of(option: Any) -> str:
 def _impatient(patience: float) -> Callable[..., Any]:
     from jam.stores.postgresql import ImpatientConnection  # noqa: PLC0415 - psycopg may not be installed
 
-    def connect(_: object, __: object, arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:
+    def connect(arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:
         connection = ImpatientConnection.connect(*arguments, **named)
         connection.patience = patience
         return connection
@@ -713,7 +758,7 @@ def _impatient(patience: float) -> Callable[..., Any]:
     return connect
 
 
-def _in_autocommit(_: object, __: object, arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:
+def _in_autocommit(arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:
     from jam.stores.mysql import AutocommitConnection  # noqa: PLC0415 - PyMySQL may not be installed
 
     return AutocommitConnection(*arguments, **named)

@@ -352,7 +352,7 @@ class SQLiteStore(Store):
                 f"The store was made by a newer version of Jam (schema {version}, this one knows {SCHEMA_VERSION}).",
                 hint="Upgrade jam-auth, or name another file.",
             )
-        connection.execute("PRAGMA journal_mode = WAL")
+        self._switch_to_wal(connection)
         connection.execute("BEGIN IMMEDIATE")
         foreign = connection.execute("SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'").fetchone()
         if foreign is not None and connection.execute("PRAGMA user_version").fetchone()[0] == 0:
@@ -364,6 +364,19 @@ class SQLiteStore(Store):
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
+
+    def _switch_to_wal(self, connection: sqlite3.Connection) -> None:
+        """For this one statement SQLite does not wait itself for others that do the same."""
+        until = time.monotonic() + self._timeout
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.002)
+            else:
+                return
 
     # -- forks ----------------------------------------------------------------------------------------------
     # SQLite's locks do not go through a fork, and its memory of them does: a child would believe it holds what

@@ -164,6 +164,7 @@ class SessionExtension(_CredentialExtension):
                 self.jam.sessions.delete(old)
             identity = self.jam.sessions.verify(handle)
         except StoreUnavailable as error:
+            state.note_unavailable(request, error)
             raise to_raise(current_app, error) from error
         state.remember(request, identity, self._cookie_setter(name, handle, None), handle)
         return identity
@@ -182,6 +183,7 @@ class SessionExtension(_CredentialExtension):
             for handle in state.presented(request, name):
                 self.jam.sessions.delete(handle)
         except StoreUnavailable as error:
+            state.note_unavailable(request, error)
             raise to_raise(current_app, error) from error
         state.remember(request, None, self._cookie_setter(name, "", 0))
 

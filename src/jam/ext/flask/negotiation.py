@@ -106,7 +106,12 @@ def handle_jam_error(error: JamError) -> Any:
     if isinstance(error, ConfigError):
         raise error
     state = current_app.extensions["jam.flask"]
-    state.prepare()
+    try:
+        state.prepare()
+    except StoreUnavailable as unavailable:
+        error = unavailable
+    if isinstance(error, StoreUnavailable):
+        state.note_unavailable(request, error)
     return current_app.handle_http_exception(as_http(error, None, state.challenges))
 
 

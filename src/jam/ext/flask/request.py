@@ -191,10 +191,17 @@ class JamState:
                     self.prepare()
                 resolved = self._look(request)
             except StoreUnavailable as error:
-                setattr(request, RESOLVED, Resolved(ANONYMOUS, error))
+                self.note_unavailable(request, error)
                 raise to_raise(current_app, error) from error
             setattr(request, RESOLVED, resolved)
         return resolved
+
+    def note_unavailable(self, request: Request, error: StoreUnavailable) -> None:
+        """The store failed in this request: whoever asks from now on sees an anonymous caller, if nobody is known."""
+        if RESOLVED not in request.__dict__:
+            resolved = Resolved(ANONYMOUS, error)
+            setattr(request, RESOLVED, resolved)
+            self.mark_response(request, resolved)
 
     def remember(
         self,
@@ -228,9 +235,17 @@ class JamState:
                 yield from cookie.read(request.environ)
 
     def csrf_refusal(self, request: Request) -> CSRFFailed | None:
-        """Why no cookie of this request may be opened, or ``None``."""
+        """Why no cookie of this request may be opened, or ``None``.
+
+        Raises:
+            StoreUnavailable: As ``resolve`` does.
+        """
         if not self._ready:
-            self.prepare()
+            try:
+                self.prepare()
+            except StoreUnavailable as error:
+                self.note_unavailable(request, error)
+                raise to_raise(current_app, error) from error
         return csrf_refusal(request, self.trusted_origins)
 
     def _look(self, request: Request) -> Resolved:
@@ -283,6 +298,8 @@ class JamState:
         if response.status_code == 401 and "WWW-Authenticate" not in headers:  # noqa: PLR2004
             for challenge in resolved.challenges or self.challenges:
                 headers.add("WWW-Authenticate", challenge)
+        if response.status_code == 503 and isinstance(resolved.error, StoreUnavailable):  # noqa: PLR2004
+            headers.setdefault("Retry-After", str(resolved.error.retry_after))
 
     def write_dependence(self, response: Response, *, private: bool) -> None:
         """Write into a response that it depends on the caller.
