@@ -89,8 +89,9 @@ def test_a_taken_port_is_said_and_the_next_free_one_used(folder):
     assert f"Port {port} is taken; using {port + 1}." in server.output
 
 
-def test_it_runs_on_a_server_too(folder, postgresql_url, monkeypatch):
-    monkeypatch.setenv("STORE", postgresql_url)
+@pytest.mark.parametrize("url", ["postgresql_url", "mysql_url", "redis_url"])
+def test_it_runs_on_a_server_too(folder, url, monkeypatch, request):
+    monkeypatch.setenv("STORE", request.getfixturevalue(url))
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with demo(folder, port):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
@@ -20,6 +21,8 @@ from jam.ext.flask import JamExtension, SessionExtension, current_identity
 from jam.stores import open_store
 from jam.stores.sql import SQLStore, jam_tables
 from jam.testing.stores import NOW, StoreContract, new_record
+
+create_engine = sa.create_engine
 
 
 @pytest.fixture(params=["postgresql_url", "mysql_url"], ids=["PostgreSQL", "MariaDB"])
@@ -38,10 +41,14 @@ def store(url):
 class SQLContract(StoreContract):
     @pytest.fixture
     def opener(self, url):
-        store = SQLStore(url)
-        store.create_tables()
-        store.close()
+        make_tables(url)
         return functools.partial(SQLStore, url)
+
+
+@functools.cache
+def make_tables(url):
+    with contextlib.closing(SQLStore(url)) as store:
+        store.create_tables()
 
 
 class TestPostgreSQL(SQLContract):
@@ -59,13 +66,16 @@ class TestMariaDB(SQLContract):
 class TestAnEngineTheAppHas(SQLContract):
     """An app's own engine, as it would make it: with a pool, pinging, and not in autocommit."""
 
+    rounds = 200
+    process_rounds = 50
+
     @pytest.fixture
     def url(self, postgresql_url):
         return postgresql_url
 
     @pytest.fixture
     def opener(self, url):
-        on_own_engine(url).create_tables()
+        make_tables(url)
         yield functools.partial(on_own_engine, url)
         own_engine(url).dispose()
 
@@ -80,6 +90,17 @@ def on_own_engine(url):
 
 
 # -- where the engine comes from
+
+
+def test_threads_that_use_a_new_store_at_the_same_moment_share_one_engine(url, monkeypatch):
+    made = []
+    monkeypatch.setattr(sa, "create_engine", lambda *given, **named: made.append(1) or create_engine(*given, **named))
+    for _ in range(20):
+        store = SQLStore(url)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda n, store=store: store.count_reset(str(n)), range(4)))
+        store.close()
+    assert len(made) == 20
 
 
 def test_a_url_opens_the_store(url):

@@ -262,3 +262,27 @@ def test_a_store_that_is_busy_holds_no_fork_up(path):
         for thread in threads:
             thread.join(30)
     assert time.monotonic() - before < 5  # one fork alone took six seconds while readers kept their connections
+
+
+OPENER = """
+import sys, time
+from jam.stores import open_store
+from jam.testing.stores import new_record, NOW
+while time.time() < float(sys.argv[2]):
+    pass
+for n in range(20):
+    open_store(f"sqlite:///{sys.argv[1]}/{n}.db").add(new_record("alice"), NOW)
+"""
+
+
+def test_processes_that_make_the_file_at_the_same_moment_wait_for_each_other(tmp_path):
+    start = str(time.time() + 1)
+    openers = [
+        subprocess.Popen([sys.executable, "-c", OPENER, str(tmp_path), start], stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    said = [opener.communicate(timeout=60)[1] for opener in openers]
+    assert [opener.returncode for opener in openers] == [0] * 4, said
+    assert [len(open_store(f"sqlite:///{tmp_path}/{n}.db").list("alice", "session", NOW)) for n in range(20)] == [
+        4
+    ] * 20

@@ -438,7 +438,7 @@ class SQLStore(Store):
         # MariaDB's UPDATE tells nothing of the row: it names the last use it knows of, and looks again if that failed.
         touched_at = old.touched_at
         while touched_at is not None:
-            if connection.execute(statements.swap, {**arguments, "touched_at": touched_at}).rowcount:
+            if connection.execute(statements.swap, {**arguments, "its_touched_at": touched_at}).rowcount:
                 break
             known, touched_at = touched_at, connection.execute(statements.last_use, arguments).scalar()
             if touched_at == known:
@@ -629,7 +629,7 @@ class _Statements:
         )  # fmt: skip
         if self.returning:
             return statement.returning(records.c.touched_at)
-        return statement.where(records.c.touched_at == p("touched_at", type_=sa.Double))
+        return statement.where(records.c.touched_at == p("its_touched_at", type_=sa.Double))
 
     def _count_up(self, counts: sa.Table, p: Any) -> Any:
         over = counts.c.ends_at <= p("now", type_=sa.Double)

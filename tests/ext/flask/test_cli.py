@@ -6,9 +6,10 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
-from flask import Blueprint
+from flask import Blueprint, Flask
 from flask.views import MethodView, View
 
 from jam import Jam
@@ -28,7 +29,10 @@ from jam.ext.flask import (
     protect,
     public,
 )
+from jam.stores import open_store
 from jam.stores.base import COLLECT_AFTER
+from jam.stores.memory import MemoryStore
+from jam.testing import MovableClock
 from tests.ext.flask.callers import UNREACHABLE
 
 
@@ -468,3 +472,48 @@ def test_purge_removes_the_dead_and_says_how_many(app, jam, clock):
     assert (result.exit_code, result.stdout) == (0, "3 dead records and ended counts removed.\n")
     assert jam.get_session(alive) == {}
     assert run(app, "purge").stdout == "0 dead records and ended counts removed.\n"
+
+
+# -- doctor and the store
+
+
+def examined_with(secret, store, clock=None):
+    app = Flask(__name__)
+    app.config.update(SECRET_KEY=secret, JAM_HTTPS=True)
+    jam = Jam(store=store) if clock is None else Jam(store=store, clock=clock)
+    SessionExtension(jam, app)
+    result = run(app, "doctor", "--json")
+    return [finding for finding in json.loads(result.stdout) if finding["topic"] == "store"]
+
+
+def test_doctor_finds_that_several_workers_share_nothing(secret, monkeypatch):
+    monkeypatch.setenv("WEB_CONCURRENCY", "4")
+    (finding,) = examined_with(secret, MemoryStore())
+    assert (finding["level"], "4 workers" in finding["message"]) == ("problem", True)
+
+
+@pytest.mark.parametrize("said", ["1", "", "many", "\u00b2"])
+def test_doctor_takes_what_says_nothing_of_workers_for_one(secret, monkeypatch, said):
+    monkeypatch.setenv("WEB_CONCURRENCY", said)
+    (finding,) = examined_with(secret, MemoryStore())
+    assert "workers do not see" in finding["message"]
+
+
+def test_doctor_finds_nothing_wrong_with_an_engine_that_is_set_up_well(secret, redis_url):
+    store = open_store(redis_url)
+    (finding,) = examined_with(secret, store)
+    assert finding["level"] == "ok"
+    store.close()
+
+
+def test_doctor_finds_that_clocks_disagree(secret, redis_url):
+    store = open_store(redis_url)
+    (finding,) = examined_with(secret, store, MovableClock(time.time() + 60))
+    assert finding["level"] == "problem"
+    assert "60 seconds behind" in finding["message"]
+    store.close()
+
+
+def test_doctor_finds_that_the_engine_is_not_there(secret):
+    (finding,) = examined_with(secret, open_store("redis://127.0.0.1:1/0"))
+    assert finding["level"] == "problem"

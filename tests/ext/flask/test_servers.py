@@ -1,5 +1,6 @@
 """Real servers, several worker processes, real HTTP."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from jam.stores import open_store
 from tests.processes import PYTHON, free_port, serving
 
 HERE = Path(__file__).parent
@@ -24,11 +26,20 @@ def gunicorn(url, *options):
     return [PYTHON, "-m", "gunicorn", "--bind", bind, "--workers", "2", "--threads", "4", *options, "served_app:app"]
 
 
-@pytest.fixture(params=[(), ("--preload",)], ids=["forked-first", "preloaded"])
+@pytest.fixture(params=["SQLite", "SQLite, preloaded", "PostgreSQL", "MariaDB", "Redis"])
 def url(request, environment):
+    """An app in two processes, on each engine; on a server with connections that were open when the workers forked."""
+    options = () if request.param == "SQLite" else ("--preload",)
+    if request.param in SERVERS:
+        environment["SERVED_STORE"] = request.getfixturevalue(SERVERS[request.param])
+        with contextlib.closing(open_store(environment["SERVED_STORE"])) as store:
+            store.create_tables()
     address = f"http://127.0.0.1:{free_port()}"
-    with serving(gunicorn(address, *request.param), url=address, cwd=HERE, env=environment):
+    with serving(gunicorn(address, *options), url=address, cwd=HERE, env=environment):
         yield address
+
+
+SERVERS = {"PostgreSQL": "postgresql_url", "MariaDB": "mysql_url", "Redis": "redis_url"}
 
 
 def signed_in(url, name="alice"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from flask import Flask, current_app
 from flask.cli import AppGroup
 
 from jam.crypto.weak_keys import weakness_of
-from jam.errors import JamError
+from jam.errors import JamError, StoreUnavailable
 from jam.ext.flask.guards import guards_of, is_guarded, is_public, is_static
 from jam.ext.flask.request import AppSettings, state_of
 
@@ -205,7 +206,8 @@ def examine(app: Flask) -> Iterator[Finding]:
         state.prepare()
         settings = state.jam.settings
     except JamError as error:
-        yield Finding("problem", "configuration", error.message, error.hint)
+        topic = "store" if isinstance(error, StoreUnavailable) else "configuration"
+        yield Finding("problem", topic, error.message, error.hint)
         return
     relaxed = AppSettings(app).allows_weak_secrets()
     yield from _examine_secret(settings)
@@ -263,17 +265,33 @@ def _examine_store(jam: Any, *, relaxed: bool) -> Iterator[Finding]:
         store = jam.store
         store.check()
         store.marks("", "", jam.clock())
+        problems = store.problems(jam.clock())
     except JamError as error:
         yield Finding("problem", "store", error.message, error.hint)
         return
-    if not (store.shared and store.durable):
+    for problem in problems:
+        yield Finding("problem", "store", problem.message, problem.advice)
+    workers = _number_of_workers()
+    if workers > 1 and not store.shared:
+        yield Finding(
+            "problem", "store",
+            f"WEB_CONCURRENCY asks for {workers} workers, and each has sessions and revocations of its own: who signs "
+            "out in one is still signed in in the others.", "Set JAM_STORE, for example to sqlite:///jam.sqlite3.",
+        )  # fmt: skip
+    elif not (store.shared and store.durable):
         yield Finding(
             "warning" if relaxed else "problem", "store",
             "Sessions and revocations live in this process only: they end with it, and other workers do not see them.",
             "Set JAM_STORE, for example to sqlite:///jam.sqlite3.",
         )  # fmt: skip
-    else:
+    elif not problems:
         yield Finding("ok", "store", f"{type(store).__name__} answers and is shared by all workers.")
+
+
+def _number_of_workers() -> int:
+    """What the environment tells gunicorn and uvicorn, and with them us; 1 if it says nothing."""
+    said = os.environ.get("WEB_CONCURRENCY", "")
+    return int(said) if said.isascii() and said.isdigit() else 1
 
 
 def _examine_routes(app: Flask) -> Iterator[Finding]:
