@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from jam.stores import open_store
+from tests.own_servers import OwnRedisCluster
 from tests.processes import PYTHON, free_port, serving
 
 HERE = Path(__file__).parent
@@ -26,7 +27,7 @@ def gunicorn(url, *options):
     return [PYTHON, "-m", "gunicorn", "--bind", bind, "--workers", "2", "--threads", "4", *options, "served_app:app"]
 
 
-@pytest.fixture(params=["SQLite", "SQLite, preloaded", "PostgreSQL", "MariaDB", "Redis"])
+@pytest.fixture(params=["SQLite", "SQLite, preloaded", "PostgreSQL", "MariaDB", "Redis", "Redis Cluster"])
 def url(request, environment):
     """An app in two processes, on each engine; on a server with connections that were open when the workers forked."""
     options = () if request.param == "SQLite" else ("--preload",)
@@ -39,7 +40,18 @@ def url(request, environment):
         yield address
 
 
-SERVERS = {"PostgreSQL": "postgresql_url", "MariaDB": "mysql_url", "Redis": "redis_url"}
+SERVERS = {
+    "PostgreSQL": "postgresql_url",
+    "MariaDB": "mysql_url",
+    "Redis": "redis_url",
+    "Redis Cluster": "redis_cluster_url",
+}
+
+
+@pytest.fixture(scope="module")
+def redis_cluster_url():
+    with OwnRedisCluster() as cluster:
+        yield cluster.url
 
 
 def signed_in(url, name="alice"):
