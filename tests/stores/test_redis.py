@@ -6,6 +6,7 @@ import functools
 import ipaddress
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
@@ -112,6 +113,9 @@ def on_own_client(port):
         "redis+cluster://localhost/1",
         "unix://",
         "unix://host/path",
+        "redis://localhost/0#x",
+        "redis://localhost:0/0",
+        "rediss://localhost/0?ssl_ca_certs=/there/is/no/such/file",
     ],
 )
 def test_a_url_that_says_something_wrong_is_refused_without_repeating_it(url):
@@ -277,6 +281,90 @@ def test_what_has_not_the_form_of_an_id_is_absent(store):
         assert not store.marks("alice", record_id, NOW).revoked
 
 
+# -- values that no store has written
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"short", b"\xff" * 200, b"\0" * 51, b"\0" * 50 + b"\xff\xff{}", b"\0" * 49 + b"\0\1\xff{}"],
+    ids=["empty", "short", "noise", "without data", "too long a subject", "no text"],
+)
+def test_asvs_16_5_3_a_record_that_cannot_be_read_means_unavailable(single, server, value):
+    record = new_record("alice", idle_for=None)
+    single.add(record, NOW)
+    (key,) = server.keys("jam:*:session:*")
+    server.set(key, value)
+    for act in (
+        lambda: single.get("session", record.id, -1.0),
+        lambda: single.take("session", record.id, -1.0),
+        lambda: single.list("alice", "session", -1.0),
+    ):
+        try:
+            assert act() in (None, [])
+        except StoreUnavailable:
+            pass
+
+
+@pytest.mark.parametrize("value", [b"{", b"7", b'{"session": "x"}', b"\xff"])
+def test_asvs_16_5_3_marks_that_cannot_be_read_mean_unavailable(single, server, value):
+    single.advance("alice", ("session",), NOW)
+    (key,) = server.keys("jam:*:marks")
+    server.hset(key, "alice", value)
+    for act in (
+        lambda: single.marks("alice", "", NOW),
+        lambda: single.add(new_record("alice"), NOW),
+        lambda: single.list("alice", "session", NOW),
+        lambda: single.advance("alice", ("session",), NOW),
+    ):
+        with pytest.raises(StoreUnavailable):
+            act()
+
+
+def test_a_revocation_that_cannot_be_read_means_unavailable(single, server):
+    revocation = new_record("alice", kind=REVOKED_TOKEN, idle_for=None)
+    single.add(revocation, NOW)
+    (key,) = server.keys("jam:*:revoked_token:*")
+    server.set(key, b"x")
+    with pytest.raises(StoreUnavailable):
+        single.marks("alice", revocation.id, NOW)
+
+
+def test_a_key_of_another_type_means_unavailable(single, server):
+    record = new_record("alice")
+    single.add(record, NOW)
+    for key in server.keys():
+        server.delete(key)
+        server.lpush(key, "x")
+    with pytest.raises(StoreUnavailable):
+        single.get("session", record.id, NOW)
+    with pytest.raises(StoreUnavailable):
+        single.add(new_record("alice"), NOW)
+
+
+def test_what_cannot_be_read_is_thrown_out_of_the_deaths_and_holds_nothing_up(single, server):
+    record = new_record("alice", idle_for=None)
+    single.add(record, NOW)
+    server.zadd("jam:deaths", {b"\xff\xfe": 0, b"session\0alice\0!!!!": 0, b"session": 0})
+    for _ in range(20):
+        single.add(new_record("bob"), NOW)
+    while single.purge(NOW + 3600 + COLLECT_AFTER):
+        pass
+    assert server.keys() == []
+
+
+def test_an_id_that_somebody_else_has_meanwhile_is_theirs(single, server):
+    record = new_record("alice")
+    single.add(record, NOW)
+    server.delete(*server.keys("jam:*:session:*"))  # as Redis does a day after its death
+    names = (f"subject-{n}" for n in range(100_000_000))
+    other = next(name for name in names if bucket_of(name)[:1] == bucket_of("alice")[:1])
+    theirs = new_record(other, id=record.id, idle_for=None, ends_at=NOW + 1e6)
+    single.add(theirs, NOW)
+    assert single.list("alice", "session", NOW) == []
+    single.purge(NOW + 3600 + COLLECT_AFTER)
+    assert single.get("session", record.id, NOW).record == theirs
+
+
 # -- a cluster
 
 
@@ -302,6 +390,59 @@ def test_a_token_of_nobody_can_be_revoked_in_a_cluster(cluster):
         revocation = new_record("", kind=REVOKED_TOKEN, idle_for=None)
         store.add(revocation, NOW)
         assert store.marks("", revocation.id, NOW).revoked
+    store.close()
+
+
+def test_everyone_is_revoked_even_if_the_first_group_has_lost_what_it_knew():
+    with OwnRedisCluster() as cluster:
+        store = open_store(cluster.url)
+        for generation in (1, 2, 3):
+            assert store.advance(None, ("session",), NOW) == {"session": generation}
+        records = [new_record(f"subject-{n}", generation=3) for n in range(50)]
+        for record in records:
+            store.add(record, NOW)
+        for node in cluster.nodes:  # as a fail-over to a replica that was behind would do
+            with node.client() as client, contextlib.suppress(redis.exceptions.ResponseError):
+                client.delete("jam:{000}:everyone")
+        assert store.advance(None, ("session",), NOW) == {"session": 4}
+        assert [store.get("session", record.id, NOW) for record in records] == [None] * 50
+        generation = store.marks("", "", NOW).generation("session")
+        store.add(new_record("", generation=generation), NOW)
+        store.close()
+
+
+def test_everyone_is_revoked_as_often_as_it_was_asked_for_by_many_at_once(cluster):
+    store = open_store(cluster.url)
+    before = store.marks("", "", NOW).generation("at_once")
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: store.advance(None, ("at_once",), NOW)["at_once"], range(12)))
+    assert sorted(answers) == list(range(before + 1, before + 13))
+    assert store.marks("somebody", "", NOW).generation("at_once") == before + 12
+    store.close()
+
+
+def test_a_cluster_is_asked_over_so_many_connections_and_no_more(cluster):
+    store = open_store(f"{cluster.url}?max_connections=2&timeout=5")
+    store.check()
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda n: store.marks(f"subject-{n}", "", NOW), range(400)))
+        for node in cluster.nodes:
+            with node.client() as client:
+                names = [one for one in client.client_list(_type="normal") if one["cmd"] == "evalsha"]
+                assert len(names) <= 2
+    store.close()
+
+
+def test_an_error_of_one_key_costs_nobody_their_connection(cluster):
+    store = open_store(cluster.url)
+    store.check()
+    client = store._client
+    record = new_record("alice", kind="planted")
+    client.lpush(f"jam:{{{bucket_of('alice').hex()[:3]}}}{bucket_of('alice').hex()[3:]}:planted:{record.id}", "x")
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            store.get("planted", record.id, NOW)
+    assert store._client is client
     store.close()
 
 
@@ -413,6 +554,25 @@ def test_a_server_that_is_full_means_unavailable_for_who_writes_and_nothing_else
     finally:
         server.config_set("maxmemory", 0)
     assert single.get("session", record.id, NOW).record == record
+
+
+def test_a_server_that_is_full_still_says_who_is_calling_and_does_not_note_it(single, server):
+    record = new_record("alice")
+    single.add(record, NOW)
+    server.config_set("maxmemory", 1)
+    try:
+        found = single.get("session", record.id, NOW + 300, touch_after=60)
+    finally:
+        server.config_set("maxmemory", 0)
+    assert found.record == record
+
+
+def test_a_server_that_allows_no_scripts_is_found_out_at_the_start(own, server):
+    server.acl_setuser("scriptless", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-@scripting"])
+    store = open_store(f"redis://scriptless:x@127.0.0.1:{own.port}/0")
+    with pytest.raises(StoreUnavailable):
+        store.check()
+    store.close()
 
 
 # -- connections

@@ -480,3 +480,31 @@ def test_asvs_16_2_5_a_failure_is_logged_without_the_password(caplog):
     with pytest.raises(StoreUnavailable) as caught:
         store.check()
     assert "hunter2" not in caplog.text + str(caught.value)
+
+
+def test_a_connection_that_lost_its_socket_is_not_used_again(store):
+    connection = store._engine or (store._made() and store._engine)
+    with connection.connect() as used:
+        driver = used.connection.driver_connection
+    if hasattr(driver, "pgconn"):
+        driver.pgconn.finish()
+    else:
+        driver._force_close()
+    assert store.get("session", new_record("x").id, NOW) is None
+
+
+def test_a_value_that_no_store_has_written_means_unavailable(store, url):
+    record = new_record("alice")
+    store.add(record, NOW)
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        connection.execute(sa.text("UPDATE jam_records SET data = '['"))
+    for act in (
+        lambda: store.get("session", record.id, NOW),
+        lambda: store.list("alice", "session", NOW),
+        lambda: store.take("session", record.id, NOW),
+    ):
+        with pytest.raises(StoreUnavailable):
+            act()
+    with engine.connect() as connection:
+        connection.execute(sa.text("DELETE FROM jam_records"))

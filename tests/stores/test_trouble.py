@@ -11,7 +11,7 @@ from flask import Flask, render_template_string
 from sqlalchemy.engine import make_url
 
 from jam import Jam
-from jam.errors import StoreUnavailable
+from jam.errors import JamError, StoreUnavailable
 from jam.ext.flask import Authenticated, SessionExtension, checkpoint, current_identity, public
 from jam.stores import open_store
 from jam.stores.sql import SQLStore
@@ -232,6 +232,59 @@ def test_an_engine_that_is_away_at_the_start_stops_no_app_from_coming_up(app, se
         server.start()
     assert browser.post("/sign-in", headers=same_site).status_code == 200
     assert browser.get("/me", headers=same_site).text == "hello alice"
+
+
+@pytest.mark.parametrize("handled", [503, JamError, StoreUnavailable, Exception])
+@pytest.mark.parametrize("place", ["a guard", "the view", "a hook after it", "a page for what is not there"])
+def test_whoever_asks_first_and_whoever_answers_the_answer_is_503(server, store, secret, handled, place):
+    app = Flask(__name__)
+    app.config.update(SECRET_KEY=secret, JAM_HTTPS=False)
+    jam = Jam(store=store)
+    sessions = SessionExtension(jam, app)
+    asked = []
+
+    @app.errorhandler(handled)
+    def sorry(error):
+        asked.append(current_identity.subject)
+        return "sorry", 503
+
+    if place == "a guard":
+        app.get("/")(checkpoint(Authenticated())(lambda: "in"))
+    elif place == "the view":
+        app.get("/")(lambda: str(jam.sessions.generation("alice")))
+    elif place == "a hook after it":
+        app.get("/")(lambda: "in")
+        app.after_request(lambda response: (asked.append(current_identity.subject), response)[1])
+    elif handled is not Exception:
+        app.errorhandler(404)(lambda error: (f"{current_identity.subject} lost", 404))
+    browser = app.test_client()
+    browser.set_cookie(sessions.cookie_name, jam.create_session("alice"))
+    server.stop()
+    try:
+        answer = browser.get("/", headers={"Sec-Fetch-Site": "same-origin"})
+    finally:
+        server.start()
+    assert (answer.status_code, answer.text) == (503, "sorry")
+    assert int(answer.headers["Retry-After"]) > 0
+    assert set(asked) == {None}
+
+
+def test_a_caller_who_was_known_before_the_store_failed_is_told_when_to_try_again(app, server):
+    @app.get("/stopping")
+    @checkpoint(Authenticated())
+    def stopping():
+        server.stop()
+        return str(app.jam.sessions.generation("alice"))
+
+    browser = app.test_client()
+    same_site = {"Sec-Fetch-Site": "same-origin"}
+    browser.post("/sign-in", headers=same_site)
+    try:
+        answer = browser.get("/stopping", headers=same_site)
+    finally:
+        server.start()
+    assert (answer.status_code, answer.text) == (503, "sorry, alice")
+    assert int(answer.headers["Retry-After"]) > 0
 
 
 @pytest.mark.parametrize("used_before", [True, False])

@@ -12,6 +12,7 @@ The mark of everyone is that of the subject ``None``; the generation that counts
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from abc import ABC, abstractmethod
@@ -22,7 +23,7 @@ import msgspec
 
 from jam.crypto.encoding import json_encode_exactly
 from jam.crypto.handles import ID, bucket_of_id
-from jam.errors import InvalidValue
+from jam.errors import InvalidValue, StoreUnavailable
 
 __all__ = [
     "COLLECT_AFTER",
@@ -37,6 +38,8 @@ __all__ = [
     "Store",
 ]
 
+logger = logging.getLogger("jam.stores")
+
 COLLECT_AFTER = 86_400.0  #: for how long the dead are kept, in seconds: a clock that goes back finds them again
 MAX_DATA = 4 * 1024 * 1024  #: how large a record's data may be, in bytes of JSON: what every engine takes by default
 MAX_LIST = 1000
@@ -45,6 +48,8 @@ _MAX_SKEW = 5.0  # seconds
 _MAX_SUBJECT = 255
 _MAX_CHECK = 64
 _MAX_GENERATION = 2**53 - 1  # what a double still counts exactly
+_DECODE_DATA = msgspec.json.Decoder(dict[str, Any]).decode
+_DECODE_MARKS = msgspec.json.Decoder(dict[str, int]).decode
 _KIND = re.compile(r"[a-z_]{1,32}", re.ASCII)
 
 
@@ -333,6 +338,36 @@ def check_swap(old: Record, new: Record) -> bytes:
     if not same or (old.id != new.id and bucket_of_id(old.id) != bucket_of_id(new.id)):
         raise InvalidValue("A swap keeps a record's kind, subject and bucket.")
     return data
+
+
+def decode_data(data: bytes) -> dict[str, Any]:
+    """A record's data, as ``check_record`` encoded it.
+
+    Raises:
+        StoreUnavailable: If somebody else changed it into something else.
+    """
+    try:
+        return _DECODE_DATA(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise unreadable(error) from error
+
+
+def decode_marks(marks: bytes | str) -> Mapping[str, int]:
+    """A subject's generations, kept as JSON.
+
+    Raises:
+        StoreUnavailable: If somebody else changed them into something else.
+    """
+    try:
+        return _DECODE_MARKS(marks)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise unreadable(error) from error
+
+
+def unreadable(error: Exception) -> StoreUnavailable:
+    """What to raise for a value that no store has written: nobody can tell what it was, so nobody passes."""
+    logger.error("A value in the store cannot be read: %s: %s", type(error).__name__, error)
+    return StoreUnavailable(hint="A value in the store cannot be read; the log says more.")
 
 
 def add_up(subjects: Mapping[str, int], everyones: Mapping[str, int]) -> Mapping[str, int]:

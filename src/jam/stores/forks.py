@@ -38,7 +38,13 @@ class Gate:
         """Let nobody in, and wait until nobody is inside, for at most so many seconds."""
         with self._changed:
             self._open = False
-            if not self._changed.wait_for(lambda: not self._inside, patience):
+            try:
+                alone = self._changed.wait_for(lambda: not self._inside, patience)
+            except BaseException:  # nobody else would open it again
+                self._open = True
+                self._changed.notify_all()
+                raise
+            if not alone:
                 logger.error("The process forks while a connection is being made; the child may find it locked.")
 
     def open(self) -> None:

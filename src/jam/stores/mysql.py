@@ -25,6 +25,11 @@ class AutocommitConnection(pymysql.connections.Connection):  # type: ignore[misc
     def rollback(self) -> None:
         """Nothing: each statement is a transaction of its own."""
 
+    @property
+    def closed(self) -> bool:
+        """Whether there is no socket any more."""
+        return not self.open
+
     def fileno(self) -> int:
         """The socket's descriptor."""
         socket: Any = self._sock

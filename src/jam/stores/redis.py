@@ -21,14 +21,17 @@ through all of them, everything else stays one trip, and revoking everyone holds
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import logging
 import math
 import re
 import struct
 import threading
+import time
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -55,8 +58,11 @@ from jam.stores.base import (
     check_record,
     check_swap,
     clock_problem,
+    decode_data,
+    decode_marks,
+    unreadable,
 )
-from jam.stores.forks import around_forks
+from jam.stores.forks import Gate, around_forks
 
 __all__ = ["RedisStore"]
 
@@ -67,12 +73,11 @@ logger = logging.getLogger("jam.stores.redis")
 _HEAD = struct.Struct(">ddddddBH")
 _TIMES = struct.Struct(">dddd")
 _DOUBLE = struct.Struct(">d")
-_DECODE = msgspec.json.Decoder(dict[str, Any]).decode
-_DECODE_MARK = msgspec.json.Decoder(dict[str, int]).decode
 _NO_MARKS: Mapping[str, int] = {}
 _PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
 _OUTDATED, _EXISTS = 1, 2
 _TROUBLE = (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError)  # the second is no RedisError
+_MAX_ATTEMPTS = 4
 _COLLECT_EVERY = 16  # adds; then at most twice as many of the dead go
 _GROUPS = [f"{number:03x}" for number in range(4096)]  # what may stand between the braces
 _GROUPS_AT_ONCE = 1024
@@ -123,11 +128,13 @@ local function keep(value, key, kind, id, now, index, deaths)
   local record = parse(value)
   local member = kind .. '\\0' .. record.subject .. '\\0' .. id
   local left = milliseconds_left(record.dies, now)
-  redis.call('SET', key, value, 'PX', left)
+  local kept = redis.pcall('SET', key, value, 'PX', left)
+  if kept.err then return kept end
   redis.call('ZADD', index, 0, member)
   redis.call('ZADD', deaths, string.format('%.17g', record.dies), member)
   outlives(index, left)
   outlives(deaths, left)
+  return kept
 end
 """
 
@@ -141,7 +148,8 @@ if old then
   if is_live(old, kind, now, marks, everyone) then return 2 end
   forget(old, key, kind, id, index, deaths)
 end
-keep(value, key, kind, id, now, index, deaths)
+local kept = keep(value, key, kind, id, now, index, deaths)
+if kept.err then return kept end
 return 0
 """
 
@@ -155,8 +163,9 @@ if record.dies <= now then return false end
 local mine, all = marks_of(record.subject, marks, everyone)
 if record.generation < generation_of(kind, mine, all) then return false end
 if touch_after and now - record.touched > touch_after and now > record.touched then
-  value = struct.pack('>d', now) .. string.sub(value, 9)
-  keep(value, key, kind, id, now, index, deaths)
+  local touched = struct.pack('>d', now) .. string.sub(value, 9)
+  -- A server that is full, or only reads, still says who is calling; the use is not noted.
+  if not keep(touched, key, kind, id, now, index, deaths).err then value = touched end
 end
 return {value, mine, all}
 """
@@ -176,15 +185,12 @@ local generation = generation_of(kind, marks_of(record.subject, marks, everyone)
 if was.dies <= now or was.generation < generation or was.subject ~= record.subject
    or was.version + 1 ~= record.version then return 0 end
 if record.generation < generation then return 1 end
-if new_key ~= key then
-  local other = redis.call('GET', new_key)
-  if other then
-    if is_live(other, kind, now, marks, everyone) then return 2 end
-    forget(other, new_key, kind, new_id, index, deaths)
-  end
-  forget(old, key, kind, id, index, deaths)
-end
-keep(string.sub(old, 1, 8) .. string.sub(value, 9), new_key, kind, new_id, now, index, deaths)
+local other = new_key ~= key and redis.call('GET', new_key)
+if other and is_live(other, kind, now, marks, everyone) then return 2 end
+if other then forget(other, new_key, kind, new_id, index, deaths) end
+local kept = keep(string.sub(old, 1, 8) .. string.sub(value, 9), new_key, kind, new_id, now, index, deaths)
+if kept.err then return kept end
+if new_key ~= key then forget(old, key, kind, id, index, deaths) end
 return string.sub(old, 1, 8)
 """
 
@@ -221,13 +227,14 @@ redis.call('HSET', marks, subject, after)
 return {after, all}
 """
 
-# Everyone's generations in one more slot: never back, so that it can be done twice and in any order. Sent whole, since
-# redis-py's pipelines for clusters know no EVALSHA.
+# Everyone's generations in one more slot: never back, so that it can be done twice and in any order. Tells what was
+# there before. Sent whole, since redis-py's pipelines for clusters know no EVALSHA.
 _RAISE = """
-local known = redis.call('GET', KEYS[1])
-known = known and cjson.decode(known) or {}
+local before = redis.call('GET', KEYS[1])
+local known = before and cjson.decode(before) or {}
 for kind, generation in pairs(cjson.decode(ARGV[1])) do known[kind] = math.max(known[kind] or 0, generation) end
 redis.call('SET', KEYS[1], cjson.encode(known))
+return before
 """
 
 # The records' own keys are not among KEYS, because only the index knows them; they are in the index's slot.
@@ -247,8 +254,9 @@ while #found < limit * 2 do
     local id = string.sub(member, #start + 1)
     local value = redis.call('GET', stem .. id)
     local record = value and parse(value)
-    if not record or record.generation < generation then
-      redis.call('DEL', stem .. id)
+    local is_its = record and record.subject == subject
+    if not is_its or record.generation < generation then
+      if is_its then redis.call('DEL', stem .. id) end
       redis.call('ZREM', index, member)
       redis.call('ZREM', deaths, member)
     elseif record.dies > now and #found < limit * 2 then
@@ -288,7 +296,15 @@ for n = 2, #ARGV do
   local member, key, index = ARGV[n], KEYS[2 * n - 2], KEYS[2 * n - 1]
   local score = redis.call('ZSCORE', deaths, member)
   if score and tonumber(score) <= untl then
-    redis.call('DEL', key)
+    local value, is_over = redis.call('GET', key), false
+    if value and string.sub(member, 1, 1) == '\\0' then
+      local _, ends = struct.unpack('>dd', value)
+      is_over = ends <= untl
+    elseif value then  -- or somebody else has the id since Redis forgot it
+      local record = parse(value)
+      is_over = record.dies <= untl and string.find(member, '\\0' .. record.subject .. '\\0', 1, true)
+    end
+    if is_over then redis.call('DEL', key) end
     redis.call('ZREM', index, member)
     redis.call('ZREM', deaths, member)
     gone = gone + 1
@@ -333,8 +349,9 @@ class RedisStore(Store):
         self._options = _Options(timeout, prefix, max_connections)
         self._own: Callable[[], Any] | None = None
         self._client: Any = None
+        self._gate = Gate()
         if isinstance(source, str):
-            self._own, self._is_cluster = _from_url(source, self._options)
+            self._own, self._is_cluster = _from_url(source, self._options, lambda: self._gate)
         else:
             _check_client(source)
             self._client, self._is_cluster = source, isinstance(source, RedisCluster)
@@ -380,11 +397,7 @@ class RedisStore(Store):
             self._everyone(bucket),
         ]  # fmt: skip
         times, mine, all_ = self._call(_marks, keys, subject, again=True)
-        revoked = False
-        if times:
-            touched_at, _, idle_for, ends_at = _TIMES.unpack(times)
-            revoked = min(ends_at, touched_at + idle_for) > now
-        return Marks(revoked, _generations(mine, all_))
+        return Marks(bool(times) and _death(times) > now, _generations(mine, all_))
 
     def swap(self, old: Record, new: Record, now: float) -> Record | None:
         data = check_swap(old, new)
@@ -400,7 +413,7 @@ class RedisStore(Store):
             raise RecordExists
         if not reply:
             return None
-        return msgspec.structs.replace(kept, touched_at=_DOUBLE.unpack(reply)[0], data=_DECODE(data))
+        return msgspec.structs.replace(kept, touched_at=_DOUBLE.unpack(reply)[0], data=decode_data(data))
 
     def take(self, kind: str, record_id: str, now: float) -> Record | None:
         if not ID.fullmatch(record_id):
@@ -418,10 +431,12 @@ class RedisStore(Store):
         name = check_kinds(subject, kinds)
         bucket = _bucket_of(name)
         keys = [self._key(bucket, "marks"), self._everyone(bucket)]
-        mine, all_ = self._call(_advance, keys, name, *sorted(set(kinds)))
-        if self._is_cluster and not name and all_ is not None:
-            self._raise_everyone(all_)
-        return _generations(mine, all_)
+        for _ in range(_MAX_ATTEMPTS):
+            mine, all_ = self._call(_advance, keys, name, *sorted(set(kinds)))
+            generations = _generations(mine, all_)
+            if name or not kinds or not self._is_cluster or self._bring_to_all(generations, kinds):
+                return generations
+        raise _unavailable(RuntimeError("the groups of the cluster do not agree on everyone's generations"))
 
     def list(self, subject: str, kind: str, now: float, after: str = "", limit: int = 100) -> Sequence[Record]:
         bounded = max(0, min(limit, MAX_LIST))
@@ -460,7 +475,7 @@ class RedisStore(Store):
     # -- the server -----------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        self._run(lambda client: client.ping(), again=True)
+        self.marks("", "", 0.0)  # needs a script, as every verb does
 
     def problems(self, now: float) -> Sequence[Problem]:
         found: dict[str, Problem] = {}  # the servers of a cluster are mostly alike
@@ -479,7 +494,7 @@ class RedisStore(Store):
         if self._own is not None:
             client, self._client = self._client, None
             if client is not None:
-                client.close()
+                client.close()  # who is in the middle of a verb is told that the store is unavailable
 
     def _condition(self, client: Any) -> Sequence[tuple[Mapping[str, Any], tuple[int, int]]]:
         """How much memory each server may use, and what time it has."""
@@ -514,20 +529,26 @@ class RedisStore(Store):
 
     def _run(self, act: Callable[[Any], Any], *, again: bool = False) -> Any:
         client = self._connected()
+        start = time.monotonic()
         try:
             try:
                 return act(client)
             except redis.exceptions.ConnectionError:
-                if not again:
+                if not again or time.monotonic() - start > self._options.timeout / 2:
                     raise
                 return act(client)
+        except (ValueError, AttributeError) as error:
+            if self._client is client:
+                raise
+            raise _unavailable(error) from error  # another thread closed the store
         except _TROUBLE as error:
             elsewhere = isinstance(error, (redis.exceptions.MovedError, redis.exceptions.ClusterCrossSlotError))
             if elsewhere and not self._is_cluster:
                 raise ConfigError(
                     "The Redis server is one of a cluster.", hint="Use redis+cluster://... instead of redis://..."
                 ) from error
-            if self._is_cluster and self._own is not None and self._client is client:
+            lost = isinstance(error, redis.exceptions.RedisClusterException)
+            if lost and self._own is not None and self._client is client:
                 self._client = None  # redis-py forgets the nodes it could not reach, and would never find them again
             raise _unavailable(error) from error
 
@@ -580,17 +601,37 @@ class RedisStore(Store):
 
     # -- all groups of buckets ------------------------------------------------------------------------------
 
-    def _raise_everyone(self, mark: bytes) -> None:
-        """Bring everyone's mark to all groups."""
-        for start in range(0, len(_GROUPS), _GROUPS_AT_ONCE):
+    def _bring_to_all(self, generations: Mapping[str, int], kinds: Collection[str]) -> bool:
+        """Bring everyone's generations from the first group to all others.
 
-            def send(client: Any, some: Sequence[str] = _GROUPS[start : start + _GROUPS_AT_ONCE]) -> None:
+        Returns:
+            Whether they are new everywhere. If not, the first group had lost what it knew, to a fail-over for
+            example; now it knows again, and ``advance`` must be done once more.
+        """
+        known = self._raise(_GROUPS[1:], generations)
+        now = decode_marks(self._run(lambda client: client.get(self._everyone(_GROUPS[0])), again=True) or b"{}")
+        # More than ours is another advance at the same moment, if the first group knows of it.
+        if all(known.get(kind, 0) != generations[kind] and known.get(kind, 0) <= now.get(kind, 0) for kind in kinds):
+            return True
+        self._raise(_GROUPS[:1], known)
+        return False
+
+    def _raise(self, groups: Sequence[str], generations: Mapping[str, int]) -> Mapping[str, int]:
+        """Raise everyone's generations in these groups to at least these; returns the highest from before."""
+        mark = msgspec.json.encode(generations)
+        highest: dict[str, int] = {}
+        for start in range(0, len(groups), _GROUPS_AT_ONCE):
+
+            def send(client: Any, some: Sequence[str] = groups[start : start + _GROUPS_AT_ONCE]) -> Any:
                 with client.pipeline() as pipe:
                     for group in some:
                         pipe.execute_command("EVAL", _RAISE, 1, self._everyone(group), mark)
-                    pipe.execute()
+                    return pipe.execute()
 
-            self._run(send, again=True)
+            for before in self._run(send, again=True):
+                for kind, generation in decode_marks(before or b"{}").items():
+                    highest[kind] = max(highest.get(kind, 0), generation)
+        return highest
 
     def _groups_to_collect(self, until: float) -> Iterator[str]:
         """The groups that have something to collect; goes on where the last purge stopped."""
@@ -620,30 +661,47 @@ class RedisStore(Store):
         )
         if not members:
             return 0
-        keys = [deaths]
+        keys, readable, junk = [deaths], [], []
         for member in members:
-            kind, _, rest = member.decode().partition("\0")
-            if kind:
-                record_id = rest.rpartition("\0")[2]
-                bucket = _bucket_of_id(record_id)
-                keys += [self._key(bucket, f"{kind}:{record_id}"), self._key(bucket, "index")]
+            try:
+                keys += self._keys_of_member(member)
+            except ValueError:  # nothing that a store has written
+                junk.append(member)
             else:
-                bucket = _bucket_of(rest)
-                keys += [self._key(bucket, f"count/{rest}"), self._key(bucket, "index")]
-        gone: int = self._call(_collect, keys, until, *members)
+                readable.append(member)
+        if junk:
+            self._run(lambda client: client.zrem(deaths, *junk))
+        gone: int = self._call(_collect, keys, until, *readable)
         return gone
+
+    def _keys_of_member(self, member: bytes) -> Sequence[str]:
+        """The key and the index of what a member of the deaths is about.
+
+        Raises:
+            ValueError: If it is about nothing.
+        """
+        kind, _, rest = member.decode().partition("\0")
+        if not kind:
+            bucket = _bucket_of(rest)
+            return self._key(bucket, f"count/{rest}"), self._key(bucket, "index")
+        record_id = rest.rpartition("\0")[2]
+        bucket = _bucket_of_id(record_id)
+        return self._key(bucket, f"{kind}:{record_id}"), self._key(bucket, "index")
 
     # -- forks ----------------------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
-        """See ``around_forks``: nothing to hold."""
+        """See ``around_forks``: a child that is born while OpenSSL makes a connection waits for ever on its locks."""
+        self._gate.close(self._options.timeout)
 
     def after_fork_in_parent(self) -> None:
         """See ``around_forks``."""
+        self._gate.open()
 
     def after_fork_in_child(self) -> None:
         """See ``around_forks``: the child must not talk on the parent's sockets. redis-py sees to an app's client."""
         self._connecting = threading.Lock()
+        self._gate = Gate()
         if self._own is not None and self._client is not None:
             _inherited.append(self._client)  # letting it go would close it
             self._client = None
@@ -680,15 +738,16 @@ def _check_client(client: Any) -> None:
         )
 
 
-def _from_url(url: str, options: _Options) -> tuple[Callable[[], Any], bool]:
+def _from_url(url: str, options: _Options, gate: Callable[[], Gate]) -> tuple[Callable[[], Any], bool]:
     """How to make the client a URL asks for, and whether it is a cluster's."""
     try:
         parts = urlsplit(url)
         query = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
         unknown = query.keys() - _OPTIONS
-        if unknown:
+        if unknown or parts.fragment:  # which may be a part of a password: it is not repeated
             raise ConfigError(
-                f"Redis URLs know no option {min(unknown)!r}.", hint=f"Use {', '.join(sorted(_OPTIONS))}."
+                "The Redis URL has a part or an option that Jam does not know.",
+                hint=f"Options are {', '.join(sorted(_OPTIONS))}. In a password, write ?, # and / as %3F, %23 and %2F.",
             )
         options.timeout = float(query.get("timeout", options.timeout))
         options.max_connections = int(query.get("max_connections", options.max_connections))
@@ -702,6 +761,8 @@ def _from_url(url: str, options: _Options) -> tuple[Callable[[], Any], bool]:
         if parts.scheme.startswith("rediss"):
             settings |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
             if "ssl_ca_certs" in query:
+                if not Path(query["ssl_ca_certs"]).is_file():
+                    raise ConfigError("There is no file that ssl_ca_certs names.")
                 settings["ssl_ca_certs"] = query["ssl_ca_certs"]
         elif "ssl_ca_certs" in query:
             raise ConfigError("ssl_ca_certs is for rediss:// URLs.")
@@ -713,42 +774,66 @@ def _from_url(url: str, options: _Options) -> tuple[Callable[[], Any], bool]:
             }), False  # fmt: skip
         database = int(parts.path.strip("/") or query.get("db", "0"))
         addresses = [urlsplit(f"redis://{host}") for host in hosts.split(",")]
-        nodes = [(address.hostname or "127.0.0.1", address.port or 6379) for address in addresses]
+        nodes = [
+            (address.hostname or "127.0.0.1", 6379 if address.port is None else address.port) for address in addresses
+        ]
     except (ValueError, TypeError):
         raise ConfigError("The store's URL cannot be read.") from None  # it may hold a password
+    connection = _connection_within(gate) if parts.scheme.startswith("rediss") else redis.Connection
+    if not all(port for _, port in nodes):
+        raise ConfigError("Nobody listens on port 0.")
     if parts.scheme.endswith("+cluster"):
         if database:
             raise ConfigError("A Redis Cluster has no databases but 0.")
-        return _on_a_cluster(options, nodes, settings, tls=parts.scheme == "rediss+cluster"), True
+        return _on_a_cluster(options, connection, nodes, settings), True
     if len(nodes) != 1:
         raise ConfigError("Several Redis servers are a cluster.", hint="Use redis+cluster://...")
     host, port = nodes[0]
-    connection = redis.SSLConnection if parts.scheme == "rediss" else redis.Connection
     return _on_one_server(options, connection, settings | {"host": host, "port": port, "db": database}), False
 
 
 def _on_one_server(options: _Options, connection: Any, settings: Mapping[str, Any]) -> Callable[[], Any]:
     def make() -> Any:
-        pool = redis.BlockingConnectionPool(  # type: ignore[no-untyped-call]
-            max_connections=options.max_connections, timeout=options.timeout, connection_class=connection,
-            retry=_never_again(), **settings,
-        )  # fmt: skip
-        return redis.Redis.from_pool(pool)
+        return redis.Redis.from_pool(_pool(options, connection)(retry=_never_again(), **settings))
 
     return make
 
 
 def _on_a_cluster(
-    options: _Options, nodes: Sequence[tuple[str, int]], settings: Mapping[str, Any], *, tls: bool
+    options: _Options, connection: Any, nodes: Sequence[tuple[str, int]], settings: Mapping[str, Any]
 ) -> Callable[[], Any]:
     def make() -> Any:
         return RedisCluster(
-            startup_nodes=[ClusterNode(*node) for node in nodes],  # type: ignore[no-untyped-call]
-            retry=_never_again(), ssl=tls,
-            require_full_coverage=False, max_connections=options.max_connections, **settings,
-        )  # fmt: skip
+            url="redis://{}:{}".format(*nodes[0]),  # only with a URL may the pool be chosen
+            startup_nodes=[ClusterNode(*node) for node in nodes[1:]],  # type: ignore[no-untyped-call]
+            retry=_never_again(),
+            require_full_coverage=False,
+            connection_pool_class=_pool(options, connection),
+            **settings,
+        )
 
     return make
+
+
+def _pool(options: _Options, connection: Any) -> Callable[..., Any]:
+    """Makes pools that wait for a free connection, but not for ever."""
+    return functools.partial(
+        redis.BlockingConnectionPool,
+        connection_class=connection,
+        max_connections=options.max_connections,
+        timeout=options.timeout,
+    )
+
+
+def _connection_within(gate: Callable[[], Gate]) -> Any:
+    """The class of TLS connections that are made within a gate: see ``RedisStore.before_fork``."""
+
+    class ConnectionWithinGate(redis.SSLConnection):
+        def connect(self, *arguments: Any, **named: Any) -> Any:
+            with gate():
+                return super().connect(*arguments, **named)  # type: ignore[no-untyped-call]
+
+    return ConnectionWithinGate
 
 
 def _never_again() -> Retry:
@@ -780,20 +865,34 @@ def _encode(record: Record, data: bytes) -> bytes:
 
 
 def _decode(kind: str, record_id: str, value: bytes) -> Record:
-    touched_at, created_at, idle_for, ends_at, generation, version, check, subject = _HEAD.unpack_from(value)
-    at = _HEAD.size
-    return Record(
-        kind=kind, id=record_id, check=value[at : at + check],
-        subject=value[at + check : at + check + subject].decode(), data=_DECODE(value[at + check + subject :]),
-        generation=int(generation), version=int(version), created_at=created_at, touched_at=touched_at,
-        idle_for=None if idle_for == math.inf else idle_for, ends_at=ends_at,
-    )  # fmt: skip
+    try:
+        touched_at, created_at, idle_for, ends_at, generation, version, check, subject = _HEAD.unpack_from(value)
+        at = _HEAD.size
+        return Record(
+            kind=kind, id=record_id, check=value[at : at + check],
+            subject=value[at + check : at + check + subject].decode(),
+            data=decode_data(value[at + check + subject :]), generation=int(generation), version=int(version),
+            created_at=created_at, touched_at=touched_at, idle_for=None if idle_for == math.inf else idle_for,
+            ends_at=ends_at,
+        )  # fmt: skip
+    except (struct.error, ValueError) as error:
+        raise unreadable(error) from error
+
+
+def _death(times: bytes) -> float:
+    """When a record dies, from the first four numbers of its head."""
+    try:
+        touched_at, _, idle_for, ends_at = _TIMES.unpack(times)
+    except struct.error as error:
+        raise unreadable(error) from error
+    death: float = min(ends_at, touched_at + idle_for)
+    return death
 
 
 def _generations(mine: bytes | None, all_: bytes | None) -> Mapping[str, int]:
     if mine is None and all_ is None:
         return _NO_MARKS
-    return add_up(_NO_MARKS if mine is None else _DECODE_MARK(mine), _NO_MARKS if all_ is None else _DECODE_MARK(all_))
+    return add_up(_NO_MARKS if mine is None else decode_marks(mine), _NO_MARKS if all_ is None else decode_marks(all_))
 
 
 _all_stores: weakref.WeakSet[RedisStore] = weakref.WeakSet()

@@ -44,6 +44,8 @@ from jam.stores.base import (
     check_record,
     check_swap,
     clock_problem,
+    decode_data,
+    decode_marks,
     touch_is_due,
 )
 from jam.stores.forks import Gate, around_forks
@@ -58,9 +60,7 @@ SCHEMA_VERSION = 1
 _SCHEMA_COMMENT = "Jam schema {}"
 _MAX_ATTEMPTS = 8
 # What an engine says when two writers were in each other's way and one may simply try again.
-_TRY_AGAIN = frozenset((1213, 1205, "40001", "40P01"))
-_DECODE = msgspec.json.Decoder(dict[str, Any]).decode
-_DECODE_MARK = msgspec.json.Decoder(dict[str, int]).decode
+_TRY_AGAIN = frozenset((1213, "40001", "40P01"))
 _NO_MARKS: Mapping[str, int] = {}
 _COLUMNS = (
     "kind", "id", "subject", "check", "generation", "data", "created_at", "touched_at", "idle_for", "ends_at",
@@ -203,7 +203,7 @@ class SQLStore(Store):
         touched_at = self._run(update)
         if touched_at is not None:
             return msgspec.structs.replace(
-                new, touched_at=touched_at, version=old.version + 1, data=_DECODE(row["data"])
+                new, touched_at=touched_at, version=old.version + 1, data=decode_data(row["data"])
             )
         found = self.get(old.kind, old.id, now)
         if (
@@ -418,7 +418,7 @@ class SQLStore(Store):
         if self._made().binary_text:
             kind, record_id, subject = kind.decode(), record_id.decode(), subject.decode()
         return Record(
-            kind=kind, id=record_id, subject=subject, check=bytes(row[3]), generation=row[4], data=_DECODE(row[5]),
+            kind=kind, id=record_id, subject=subject, check=bytes(row[3]), generation=row[4], data=decode_data(row[5]),
             created_at=row[6], touched_at=row[7], idle_for=row[8], ends_at=row[9], version=row[10],
         )  # fmt: skip
 
@@ -677,10 +677,10 @@ def _generations(subject: str, subjects: Any, everyones: Any) -> Mapping[str, in
     if subjects is None and everyones is None:
         return _NO_MARKS
     if not subject:
-        return _NO_MARKS if everyones is None else _DECODE_MARK(everyones)
+        return _NO_MARKS if everyones is None else decode_marks(everyones)
     return add_up(
-        _NO_MARKS if subjects is None else _DECODE_MARK(subjects),
-        _NO_MARKS if everyones is None else _DECODE_MARK(everyones),
+        _NO_MARKS if subjects is None else decode_marks(subjects),
+        _NO_MARKS if everyones is None else decode_marks(everyones),
     )
 
 
@@ -766,6 +766,8 @@ def _in_autocommit(arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:
 
 def _refuse_a_dead_connection(connection: Any, *_: object) -> None:
     """An idle connection has nothing to say: if there is something to read, it is that the server hung up."""
+    if connection.closed:
+        raise sa.exc.DisconnectionError
     descriptor = connection.fileno()
     if hasattr(select, "poll"):
         poll = select.poll()

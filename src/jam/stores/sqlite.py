@@ -35,6 +35,8 @@ from jam.stores.base import (
     check_kinds,
     check_record,
     check_swap,
+    decode_data,
+    decode_marks,
     touch_is_due,
 )
 from jam.stores.forks import around_forks
@@ -104,8 +106,6 @@ Rows = list[Any]  # the class below has a method named list
 
 _PURGE_EVERY = 128
 _POOL_SIZE = 32
-_DECODE = msgspec.json.Decoder(dict[str, Any]).decode
-_DECODE_MARK = msgspec.json.Decoder(dict[str, int]).decode
 _ENCODE = msgspec.json.Encoder().encode
 
 
@@ -197,7 +197,9 @@ class SQLiteStore(Store):
             rows = self._write(_SWAP_UNMARKED, arguments)
             if rows:
                 touched_at = rows[0][0]
-                return msgspec.structs.replace(new, touched_at=touched_at, version=old.version + 1, data=_DECODE(data))
+                return msgspec.structs.replace(
+                    new, touched_at=touched_at, version=old.version + 1, data=decode_data(data)
+                )
         with self._transaction() as execute:
             row = execute(_GET, (old.kind, old.id, now)).fetchone()
             found = None if row is None else _found(row)
@@ -212,7 +214,7 @@ class SQLiteStore(Store):
                 execute(_REMOVE, (old.kind, old.id))
             kept = msgspec.structs.replace(new, touched_at=found.record.touched_at, version=old.version + 1)
             execute(_PUT, _row(kept, data))
-        return msgspec.structs.replace(kept, data=_DECODE(data))
+        return msgspec.structs.replace(kept, data=decode_data(data))
 
     def take(self, kind: str, record_id: str, now: float) -> Record | None:
         rows = self._write(_TAKE, (kind, record_id, now))
@@ -226,7 +228,7 @@ class SQLiteStore(Store):
         name = check_kinds(subject, kinds)
         with self._transaction() as execute:
             row = execute(_MARK, (name,)).fetchone()
-            known = {} if row is None else _DECODE_MARK(row[0])
+            known = {} if row is None else decode_marks(row[0])
             mark = _ENCODE({**known, **{kind: known.get(kind, 0) + 1 for kind in kinds}})
             execute(_PUT_MARK, (name, mark))
             everyones = execute(_MARK, ("",)).fetchone()
@@ -431,7 +433,7 @@ def _row(record: Record, data: bytes) -> tuple[Any, ...]:
 
 def _record(row: Sequence[Any]) -> Record:
     return Record(
-        kind=row[0], id=row[1], subject=row[2], check=row[3], generation=row[4], data=_DECODE(row[5]),
+        kind=row[0], id=row[1], subject=row[2], check=row[3], generation=row[4], data=decode_data(row[5]),
         created_at=row[6], touched_at=row[7], idle_for=row[8], ends_at=row[9], version=row[10],
     )  # fmt: skip
 
@@ -451,10 +453,10 @@ def _generations(subject: str, subjects: bytes | None, everyones: bytes | None) 
     if subjects is None and everyones is None:
         return _NO_MARKS
     if not subject:
-        return _DECODE_MARK(everyones) if everyones is not None else _NO_MARKS
+        return decode_marks(everyones) if everyones is not None else _NO_MARKS
     return add_up(
-        _DECODE_MARK(subjects) if subjects is not None else _NO_MARKS,
-        _DECODE_MARK(everyones) if everyones is not None else _NO_MARKS,
+        decode_marks(subjects) if subjects is not None else _NO_MARKS,
+        decode_marks(everyones) if everyones is not None else _NO_MARKS,
     )
 
 

@@ -20,7 +20,15 @@ from flask.typing import ResponseReturnValue
 from flask.views import MethodView, View
 
 from jam.checkpoints import ActionCheckpoint, Authenticated, Checkpoint
-from jam.errors import AccessDenied, AuthenticationRequired, ConfigError, CSRFFailed, FreshnessRequired, JamError
+from jam.errors import (
+    AccessDenied,
+    AuthenticationRequired,
+    ConfigError,
+    CSRFFailed,
+    FreshnessRequired,
+    JamError,
+    StoreUnavailable,
+)
 from jam.ext.flask.checkpoints import answer_failure, answer_success
 from jam.ext.flask.negotiation import error_response, has_handlers, is_api_resource, to_raise, with_reason
 from jam.ext.flask.request import JamState, Resolved, current_context, state_of
@@ -256,6 +264,9 @@ def _in_event_loop() -> bool:
 
 def _for_flask(error: JamError) -> Exception:
     """A view's own ``JamError`` as what Flask knows; a ``ConfigError`` is the developer's and stays what it is."""
+    if isinstance(error, StoreUnavailable):
+        context = current_context()
+        state_of(context.app).note_unavailable(context.request, error)
     return error if isinstance(error, ConfigError) else to_raise(current_app, error)
 
 

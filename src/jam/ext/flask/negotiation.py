@@ -107,7 +107,8 @@ def handle_jam_error(error: JamError) -> Any:
         raise error
     state = current_app.extensions["jam.flask"]
     try:
-        state.prepare()
+        if not isinstance(error, StoreUnavailable):
+            state.prepare()
     except StoreUnavailable as unavailable:
         error = unavailable
     if isinstance(error, StoreUnavailable):

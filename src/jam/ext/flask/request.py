@@ -7,6 +7,7 @@ request, so that the next caller would inherit the last one's identity.
 from __future__ import annotations
 
 import logging
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -49,9 +50,10 @@ class Resolved:
         changes: What else is to be done to the response.
         handle: That of the session that began in this request.
         marked: Whether the response will say that it depends on the caller.
+        retry_after: If the store failed in this request, when to try again, in seconds.
     """
 
-    __slots__ = ("_payload", "challenges", "changes", "error", "handle", "identity", "marked")
+    __slots__ = ("_payload", "challenges", "changes", "error", "handle", "identity", "marked", "retry_after")
 
     def __init__(self, identity: Identity, error: JamError | None = None) -> None:
         self.identity = identity
@@ -59,6 +61,7 @@ class Resolved:
         self.challenges: tuple[str, ...] = ()
         self.changes: tuple[Callable[[Response], object], ...] = ()
         self.marked = False
+        self.retry_after: int | None = None
         self.handle: str | None = None
         self._payload: dict[str, Any] | None = None
 
@@ -186,6 +189,10 @@ class JamState:
         """
         resolved: Resolved | None = request.__dict__.get(RESOLVED)
         if resolved is None:
+            handled = sys.exc_info()[1]
+            if isinstance(handled, StoreUnavailable):  # this is an app's own error page for it, which may ask
+                self.note_unavailable(request, handled)
+                return request.__dict__[RESOLVED]  # type: ignore[no-any-return]
             try:
                 if not self._ready:
                     self.prepare()
@@ -198,10 +205,12 @@ class JamState:
 
     def note_unavailable(self, request: Request, error: StoreUnavailable) -> None:
         """The store failed in this request: whoever asks from now on sees an anonymous caller, if nobody is known."""
-        if RESOLVED not in request.__dict__:
+        resolved: Resolved | None = request.__dict__.get(RESOLVED)
+        if resolved is None:
             resolved = Resolved(ANONYMOUS, error)
             setattr(request, RESOLVED, resolved)
-            self.mark_response(request, resolved)
+        resolved.retry_after = error.retry_after
+        self.mark_response(request, resolved)
 
     def remember(
         self,
@@ -298,8 +307,8 @@ class JamState:
         if response.status_code == 401 and "WWW-Authenticate" not in headers:  # noqa: PLR2004
             for challenge in resolved.challenges or self.challenges:
                 headers.add("WWW-Authenticate", challenge)
-        if response.status_code == 503 and isinstance(resolved.error, StoreUnavailable):  # noqa: PLR2004
-            headers.setdefault("Retry-After", str(resolved.error.retry_after))
+        if response.status_code == 503 and resolved.retry_after is not None:  # noqa: PLR2004
+            headers.setdefault("Retry-After", str(resolved.retry_after))
 
     def write_dependence(self, response: Response, *, private: bool) -> None:
         """Write into a response that it depends on the caller.

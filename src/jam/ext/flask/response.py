@@ -11,6 +11,8 @@ from typing import Any
 
 from flask import Flask, Request, Response
 
+from jam.errors import StoreUnavailable
+from jam.ext.flask.negotiation import HTTPError
 from jam.ext.flask.request import ANSWER, RESOLVED, SENT, JamState, Resolved, current_context
 
 __all__ = ["have_the_last_word"]
@@ -41,6 +43,21 @@ def have_the_last_word(app: Flask, state: JamState) -> None:
         return response
 
     app.process_response = process_response  # type: ignore[assignment, method-assign]
+    flask: Any = app
+    handle = app.handle_exception
+
+    def handle_exception(*arguments: Any) -> Response:
+        error = arguments[-1]
+        if isinstance(error, StoreUnavailable) or (isinstance(error, HTTPError) and error.code == 503):  # noqa: PLR2004
+            # Whoever asked first was a hook or an error page, and Flask makes a 500 of what these raise.
+            *context, error = arguments
+            response: Response = flask.finalize_request(
+                *context, flask.handle_user_exception(*context, error), from_error_handler=True
+            )
+            return response
+        return handle(*arguments)
+
+    app.handle_exception = handle_exception  # type: ignore[assignment, method-assign]
 
 
 def _write(state: JamState, request: Request, response: Response) -> object:
