@@ -352,6 +352,16 @@ def test_what_cannot_be_read_is_thrown_out_of_the_deaths_and_holds_nothing_up(si
     assert server.keys() == []
 
 
+def test_what_cannot_be_read_is_collected_like_the_dead(single, server):
+    single.add(new_record("alice", idle_for=None), NOW)
+    single.count_up("x", 60, 1, NOW)
+    for key in server.keys("jam:{*"):
+        if server.type(key) == b"string":
+            server.set(key, b"x")
+    assert single.purge(NOW + 3600 + COLLECT_AFTER) == 2
+    assert server.keys() == []
+
+
 def test_an_id_that_somebody_else_has_meanwhile_is_theirs(single, server):
     record = new_record("alice")
     single.add(record, NOW)

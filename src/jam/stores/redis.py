@@ -92,6 +92,10 @@ local function parse(value)
           subject = string.sub(value, at + check, at + check + subject - 1)}}
 end
 
+local function parse_count(value)
+  return struct.unpack('>dd', value)
+end
+
 local function marks_of(subject, marks, everyone)
   return subject ~= '' and redis.call('HGET', marks, subject), redis.call('GET', everyone)
 end
@@ -273,7 +277,7 @@ _COUNT_UP = """
 local key, deaths = unpack(KEYS)
 local name, now, window = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local value, count, ends = redis.call('GET', key), 0, 0
-if value then count, ends = struct.unpack('>dd', value) end
+if value then count, ends = parse_count(value) end
 if ends <= now then count, ends = 0, now + window end
 count, ends = count + 1, math.min(ends, now + window)
 local left = milliseconds_left(ends, now)
@@ -290,21 +294,22 @@ redis.call('ZREM', KEYS[2], '\\0' .. ARGV[1])
 
 # Each of ARGV's members from the second on is in the key and the index at twice its place in KEYS.
 _COLLECT = """
-local deaths, untl = KEYS[1], tonumber(ARGV[1])
+local deaths, past = KEYS[1], tonumber(ARGV[1])
 local gone = 0
 for n = 2, #ARGV do
   local member, key, index = ARGV[n], KEYS[2 * n - 2], KEYS[2 * n - 1]
   local score = redis.call('ZSCORE', deaths, member)
-  if score and tonumber(score) <= untl then
-    local value, is_over = redis.call('GET', key), false
-    if value and string.sub(member, 1, 1) == '\\0' then
-      local _, ends = struct.unpack('>dd', value)
-      is_over = ends <= untl
-    elseif value then  -- or somebody else has the id since Redis forgot it
-      local record = parse(value)
-      is_over = record.dies <= untl and string.find(member, '\\0' .. record.subject .. '\\0', 1, true)
+  if score and tonumber(score) <= past then
+    local value = redis.call('GET', key)
+    local is_count = string.sub(member, 1, 1) == '\\0'
+    local is_readable, record, ends = pcall(is_count and parse_count or parse, value)
+    if value and not is_readable then
+      redis.call('DEL', key)
+    elseif value and is_count then
+      if ends <= past then redis.call('DEL', key) end
+    elseif value and record.dies <= past and string.find(member, '\\0' .. record.subject .. '\\0', 1, true) then
+      redis.call('DEL', key)  -- and not if somebody else has the id since Redis forgot it
     end
-    if is_over then redis.call('DEL', key) end
     redis.call('ZREM', index, member)
     redis.call('ZREM', deaths, member)
     gone = gone + 1
