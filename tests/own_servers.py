@@ -27,9 +27,10 @@ class OwnServer:
 
     name = ""
     good_bye = signal.SIGTERM
+    also = ()  # how far above its port it needs more of them
 
     def __init__(self):
-        self.port = free_port()
+        self.port = free_port(also=self.also)
         self.folder = Path(tempfile.mkdtemp(prefix="jam-test-"))
         self.user = "nobody" if os.geteuid() == 0 else None
         if self.user:
@@ -213,8 +214,9 @@ class OwnRedis(OwnServer):
 
 
 class OwnRedisNode(OwnRedis):
-    """One of a cluster; its bus has a port 10000 above its own."""
+    """One of a cluster, whose bus has a port 10000 above its own."""
 
+    also = (10000,)
     options = (*OwnRedis.options, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
 
 

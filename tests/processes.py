@@ -11,13 +11,13 @@ import time
 import requests
 
 
-def free_port(in_a_row=1):
-    """A port nobody listens on, the first of ``in_a_row``; below those the system gives to outgoing connections, one of
-    which could take it before the server does."""
+def free_port(*, also=()):
+    """A port nobody listens on, nor on those that far above it; all of them below those that the system gives to outgoing
+    connections, one of which could take it before the server does."""
     for _ in range(1000):
-        first = random.randrange(10240, 32000)
-        if all(is_free(port) for port in range(first, first + in_a_row)):
-            return first
+        port = random.randrange(10240, 32000 - max(also, default=0))
+        if all(is_free(port + above) for above in (0, *also)):
+            return port
     raise AssertionError("no free port between 10240 and 32000")
 
 

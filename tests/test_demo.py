@@ -80,7 +80,7 @@ def test_a_wrong_password_and_a_foreign_page_are_refused_and_guessing_ends(folde
 
 
 def test_a_taken_port_is_said_and_the_next_free_one_used(folder):
-    port = free_port(in_a_row=2)
+    port = free_port(also=(1,))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen()

@@ -39,6 +39,9 @@ def store(url):
 
 
 class SQLContract(StoreContract):
+    rounds = 500
+    process_rounds = 100
+
     @pytest.fixture
     def opener(self, url):
         make_tables(url)
@@ -66,8 +69,8 @@ class TestMariaDB(SQLContract):
 class TestAnEngineTheAppHas(SQLContract):
     """An app's own engine, as it would make it: with a pool, pinging, and not in autocommit."""
 
-    rounds = 200
-    process_rounds = 50
+    rounds = 100
+    process_rounds = 30
 
     @pytest.fixture
     def url(self, postgresql_url):

@@ -89,7 +89,7 @@ def chatty(verb):
     """Asks something else first."""
 
     def act(self, *arguments, **options):
-        self.check()
+        RedisStore.marks(self, "", "", 0.0)
         return getattr(RedisStore, verb)(self, *arguments, **options)
 
     return type("Chatty", (RedisStore,), {verb: act})
