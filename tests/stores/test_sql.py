@@ -511,3 +511,23 @@ def test_a_value_that_no_store_has_written_means_unavailable(store, url):
             act()
     with engine.connect() as connection:
         connection.execute(sa.text("DELETE FROM jam_records"))
+
+
+def test_a_deadlock_with_the_apps_own_work_is_tried_again(store, url):
+    kinds = ("kind_a", "kind_b")
+    assert store.advance("locked", kinds, NOW) == {"kind_a": 1, "kind_b": 1}
+    engine = sa.create_engine(url)
+    lock = sa.text("SELECT generation FROM jam_marks WHERE subject = 'locked' AND kind = :kind FOR UPDATE")
+    many = sa.text("INSERT INTO jam_counts (name, count, ends_at) VALUES (:name, 1, 0)")
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(store.advance("locked", kinds, NOW)))
+    with engine.connect() as connection:
+        connection.execute(many, [{"name": f"weight-{n}"} for n in range(200)])  # the lighter one is given up
+        connection.execute(lock, {"kind": "kind_b"})
+        thread.start()  # locks kind_a, waits for kind_b
+        time.sleep(0.3)
+        connection.execute(lock, {"kind": "kind_a"})
+        connection.rollback()
+    thread.join(30)
+    engine.dispose()
+    assert answers == [{"kind_a": 2, "kind_b": 2}]
