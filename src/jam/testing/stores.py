@@ -1604,7 +1604,7 @@ def _write_and_die(opener: Opener, subject: str) -> None:
     os._exit(_SUDDEN_END)
 
 
-# -- helpers ------------------------------------------------------------------------------------------------
+# -- what the tests are made of ----------------------------------------------------------------------------
 
 _KINDS = [f"kind_of_{letter}" for letter in "abcdefgh"[:RACERS]]
 
