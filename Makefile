@@ -29,7 +29,9 @@ define environment
 	@touch $$@
 endef
 
-$(eval $(call environment,demo,-e '.[redis,postgresql,mysql]'))
+# A name of its own, because a comma would end an argument of call.
+demo_packages := -e '.[redis,postgresql,mysql]'
+$(eval $(call environment,demo,$(demo_packages)))
 $(eval $(call environment,test,-e . --group test))
 $(eval $(call environment,lint,-e . --group lint))
 $(eval $(call environment,docs,-e . --group docs))

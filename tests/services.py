@@ -1,5 +1,6 @@
 """Servers that tests need and do not start themselves: where they are, and what happens if they are not."""
 
+import itertools
 import os
 import secrets
 
@@ -47,16 +48,6 @@ def fresh_prefix():
         except redis.exceptions.RedisError as error:
             missing("Redis", error)
         yield f"{REDIS}?prefix={prefix}"
-        for keys in iter_chunks(server.scan_iter(f"{prefix}:*", count=1000)):
+        ours = server.scan_iter(f"{prefix}:*", count=1000)
+        while keys := list(itertools.islice(ours, 1000)):
             server.unlink(*keys)
-
-
-def iter_chunks(keys, size=1000):
-    chunk = []
-    for key in keys:
-        chunk.append(key)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

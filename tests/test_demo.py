@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,13 @@ def test_it_runs_on_a_server_too(folder, url, monkeypatch, request):
     with demo(folder, port):
         assert "colour plum" in sign_in(url, folder)[1].text
     assert not (folder / "jam.sqlite3").exists()
+
+
+@pytest.mark.parametrize("name", ["demo", "test", "lint", "docs", "bench", "lowest"])
+def test_what_make_does_to_prepare_an_environment_is_sound_shell(name):
+    recipe = subprocess.run(
+        ["make", "--dry-run", "--always-make", f".venv-{name}/.ready"],
+        cwd=APP.parents[2], capture_output=True, text=True, timeout=60, check=True,
+    ).stdout  # fmt: skip
+    assert "pip" in recipe
+    assert subprocess.run(["sh", "-n"], input=recipe, text=True, timeout=60, check=False).returncode == 0

@@ -16,9 +16,6 @@ __all__ = ["AutocommitConnection"]
 class AutocommitConnection(pymysql.connections.Connection):  # type: ignore[misc]
     """A connection that is always in autocommit."""
 
-    def begin(self) -> None:
-        """Nothing: each statement is a transaction of its own."""
-
     def commit(self) -> None:
         """Nothing: each statement is a transaction of its own."""
 

@@ -15,7 +15,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -174,7 +174,8 @@ class SQLiteStore(Store):
             execute(_PUT, _row(record, data))
         self._adds += 1
         if self._adds % _PURGE_EVERY == 0:
-            self.purge(now, 2 * _PURGE_EVERY)
+            with suppress(StoreUnavailable):  # the record is kept, whatever becomes of the dead
+                self.purge(now, 2 * _PURGE_EVERY)
 
     def get(self, kind: str, record_id: str, now: float, touch_after: float | None = None) -> Found | None:
         rows = self._run(_GET, (kind, record_id, now))

@@ -47,10 +47,9 @@ def have_the_last_word(app: Flask, state: JamState) -> None:
     handle = app.handle_exception
 
     def handle_exception(*arguments: Any) -> Response:
-        error = arguments[-1]
+        *context, error = arguments
         if isinstance(error, StoreUnavailable) or (isinstance(error, HTTPError) and error.code == 503):  # noqa: PLR2004
             # Whoever asked first was a hook or an error page, and Flask makes a 500 of what these raise.
-            *context, error = arguments
             response: Response = flask.finalize_request(
                 *context, flask.handle_user_exception(*context, error), from_error_handler=True
             )
