@@ -26,6 +26,8 @@ __all__ = [
     "AccessTokenSettings",
     "CSRFSettings",
     "Options",
+    "RefreshTokenSettings",
+    "RememberMeSettings",
     "Secret",
     "SessionSettings",
     "Settings",
@@ -70,6 +72,7 @@ class AccessTokenSettings(Struct, frozen=True, kw_only=True):
         lifetime: Of a token unless its maker says otherwise.
         max_lifetime: The longest that is issued or accepted.
         leeway: How far the clocks of hosts may disagree.
+        secret: Instead of the app's one ``secret``, for access and refresh tokens.
         issuer: ``iss``; the app's ``name`` if left out.
         audience: ``aud``; the app's ``name`` if left out.
         client_id: ``client_id`` (RFC 9068); the app's ``name`` if left out.
@@ -82,6 +85,7 @@ class AccessTokenSettings(Struct, frozen=True, kw_only=True):
     lifetime: Lifetime = 900.0
     max_lifetime: Lifetime = 86400.0
     leeway: Annotated[float, Meta(ge=0, le=300)] = 0.0
+    secret: Secret | None = None
     issuer: Name | None = None
     audience: Name | None = None
     client_id: Name | None = None
@@ -89,6 +93,37 @@ class AccessTokenSettings(Struct, frozen=True, kw_only=True):
     private_key: Secret | None = None
     public_keys: tuple[str, ...] = ()
     stateless: bool = False
+
+
+Overlap = Annotated[float, Meta(ge=0, le=300)]
+
+
+class RefreshTokenSettings(Struct, frozen=True, kw_only=True):
+    """``refresh_tokens``: see ``docs/refresh_tokens.md``. Times are in seconds.
+
+    Attributes:
+        lifetime: Of a family: so long after the sign-in, no token of it is good, rotated or not.
+        idle_for: Unused for so long, a family is dead; left out, it may rest until its end.
+        overlap: For how long a token that was just used may come again, and gets the same successor.
+    """
+
+    lifetime: Lifetime = 30 * 86400.0
+    idle_for: Lifetime | None = None
+    overlap: Overlap = 10.0
+
+
+class RememberMeSettings(Struct, frozen=True, kw_only=True):
+    """``remember_me``: see ``docs/logins.md``. Times are in seconds.
+
+    Attributes:
+        lifetime: For how long a browser is remembered after the sign-in at most.
+        idle_for: Unused for so long, it is forgotten; left out, at its end.
+        overlap: For how long the tabs of a browser that is opened again may bring the same token.
+    """
+
+    lifetime: Lifetime = 365 * 86400.0
+    idle_for: Lifetime | None = None
+    overlap: Overlap = 60.0
 
 
 class SessionSettings(Struct, frozen=True, kw_only=True):
@@ -132,6 +167,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     https: bool | None = None
     debug: bool = False
     access_tokens: AccessTokenSettings = AccessTokenSettings()
+    refresh_tokens: RefreshTokenSettings = RefreshTokenSettings()
+    remember_me: RememberMeSettings = RememberMeSettings()
     sessions: SessionSettings = SessionSettings()
     csrf: CSRFSettings = CSRFSettings()
 
@@ -194,6 +231,8 @@ def settings_from(options: Options) -> Settings:
     """
     sections = {
         "access_tokens": AccessTokenSettings(**options.get("access_tokens", {})),
+        "refresh_tokens": RefreshTokenSettings(**options.get("refresh_tokens", {})),
+        "remember_me": RememberMeSettings(**options.get("remember_me", {})),
         "sessions": SessionSettings(**options.get("sessions", {})),
         "csrf": CSRFSettings(**options.get("csrf", {})),
     }
@@ -206,6 +245,9 @@ def settings_from(options: Options) -> Settings:
         )
     if sessions.idle_for > sessions.lifetime:
         raise ConfigError("sessions.idle_for is longer than sessions.lifetime.")
+    for name, families in (("refresh_tokens", settings.refresh_tokens), ("remember_me", settings.remember_me)):
+        if families.idle_for is not None and families.idle_for > families.lifetime:
+            raise ConfigError(f"{name}.idle_for is longer than {name}.lifetime.")
     for origin in settings.csrf.trusted_origins:
         if not _ORIGIN.fullmatch(origin):
             raise ConfigError(
@@ -304,7 +346,7 @@ def _unknown(name: str, known: list[str]) -> ConfigError:
     near = [option for option in known if option.rpartition(".")[2] == last]
     sections = _SECTIONS if "." not in name and not name.startswith("JAM_") else ()
     near = near or difflib.get_close_matches(name, [*known, *sections], n=1, cutoff=0.5)
-    hint = f"Did you mean {near[0]}?" if near else "The options are listed in docs/configuration.md."
+    hint = f"Did you mean {' or '.join(near)}?" if near else "The options are listed in docs/configuration.md."
     return ConfigError(f"There is no option {name}.", hint=hint)
 
 

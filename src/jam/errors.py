@@ -14,16 +14,19 @@ __all__ = [
     "AuthenticationRequired",
     "CSRFFailed",
     "ClaimRequired",
+    "ClaimsRefused",
     "ConcurrentUpdate",
     "ConfigError",
     "CredentialError",
     "FreshnessRequired",
     "GenerationOutdated",
     "InvalidKey",
+    "InvalidRequest",
     "InvalidValue",
     "JamError",
     "MethodRequired",
     "RecordExists",
+    "RefreshTokenReused",
     "RoleRequired",
     "ScopeRequired",
     "SessionInvalid",
@@ -33,6 +36,8 @@ __all__ = [
     "TokenInvalid",
     "TokenNotYetValid",
     "TokenRevoked",
+    "UserInactive",
+    "UserUnknown",
 ]
 
 
@@ -129,6 +134,28 @@ class TokenRevoked(TokenInvalid):
     message = "The token has been revoked."
 
 
+class ClaimsRefused(TokenInvalid):
+    """The app's own ``token_verification_loader`` said no."""
+
+    code = "claims_refused"
+    message = "The token's claims were refused."
+
+
+class RefreshTokenReused(TokenRevoked):
+    """A token that was superseded came back, so that it is in two hands: its whole family is dead (RFC 9700 4.14.2)."""
+
+    code = "refresh_token_reused"
+    message = "The token was used before. For safety, everything that came of it has been ended."
+    hint = "Sign in again."
+
+
+class UserUnknown(CredentialError):
+    """The credential is good, and the app knows no such user any more."""
+
+    code = "user_unknown"
+    message = "The credential is not valid."
+
+
 class SessionInvalid(CredentialError):
     """There is no live session behind the handle: unknown, expired, ended or never made."""
 
@@ -141,6 +168,15 @@ class APIKeyInvalid(CredentialError):
 
     code = "api_key_invalid"
     message = "The API key is not valid."
+
+
+class InvalidRequest(JamError):
+    """The request carries credentials in a way no client should (RFC 6750 2, 3.1)."""
+
+    code = "invalid_request"
+    status = 400
+    message = "The request carries the same kind of credential more than once."
+    hint = "Send a token in one place: the Authorization header, or the body, or the query string."
 
 
 # -- checkpoints: 401 for the unknown, 403 for the known ----------------------------------------------------
@@ -169,6 +205,13 @@ class AccessDenied(JamError):
     code = "access_denied"
     status = 403
     message = "You are not allowed to do this."
+
+
+class UserInactive(AccessDenied):
+    """The user is known and was deactivated by the app (``is_active`` is false)."""
+
+    code = "user_inactive"
+    message = "This account is not active."
 
 
 class RoleRequired(AccessDenied):

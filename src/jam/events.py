@@ -14,6 +14,10 @@ import msgspec
 __all__ = [
     "Event",
     "Events",
+    "FamilyEnded",
+    "FamilyStarted",
+    "RefreshReused",
+    "RefreshRotated",
     "Revoked",
     "SessionEnded",
     "SessionRenewed",
@@ -66,6 +70,30 @@ class SessionEnded(Event, frozen=True, kw_only=True):
 
     subject: str
     session_id: str
+
+
+class _FamilyEvent(Event, frozen=True, kw_only=True):
+    """About a family of refresh tokens, or of the tokens that remember a browser: ``kind`` says which."""
+
+    kind: str
+    subject: str
+    family_id: str
+
+
+class FamilyStarted(_FamilyEvent, frozen=True, kw_only=True):
+    """The first token of a family was made."""
+
+
+class RefreshRotated(_FamilyEvent, frozen=True, kw_only=True):
+    """A token was used and superseded by its successor."""
+
+
+class RefreshReused(_FamilyEvent, frozen=True, kw_only=True):
+    """A token that was superseded longer ago than the overlap came back, and its family was ended: a theft."""
+
+
+class FamilyEnded(_FamilyEvent, frozen=True, kw_only=True):
+    """A family was ended before its time."""
 
 
 class SubjectRevoked(Event, frozen=True, kw_only=True):

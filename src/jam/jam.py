@@ -14,19 +14,29 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jam import config as settings_module
-from jam.config import Options, Secret, Settings, read_options, settings_from
+from jam.config import (
+    Options,
+    RefreshTokenSettings,
+    RememberMeSettings,
+    Secret,
+    Settings,
+    read_options,
+    settings_from,
+)
 from jam.credentials.access_tokens import AccessTokens
+from jam.credentials.refresh_tokens import RefreshTokens
 from jam.credentials.sessions import Sessions
 from jam.crypto.keys import HMACKey, Key, KeySet, RSAKey, derive
 from jam.crypto.weak_keys import weakness_of
 from jam.errors import ConfigError, InvalidKey
-from jam.events import Events
+from jam.events import Events, SubjectRevoked
 from jam.stores import Store, open_store
 
 __all__ = ["Jam", "SettingsSource"]
 
 logger = logging.getLogger("jam")
 
+_REVOCABLE = ("access_token", "refresh_token", "remember_me", "session")
 _HMAC_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
 # An app answers these for itself, so that two apps of one Jam may differ in them.
 _PER_APP = frozenset({("https",), ("debug",)})
@@ -84,6 +94,9 @@ class Jam:
         self._store = store
         self._keys = keys
         self._access_tokens: AccessTokens | None = None
+        self._refresh_tokens: RefreshTokens | None = None
+        self._remember_me: RefreshTokens | None = None
+        self._made_up_secret: Secret | None = None
         self._sessions: Sessions | None = None
         _all_jams.add(self)
 
@@ -142,7 +155,11 @@ class Jam:
             return settings
 
     def _check_secrets(self, settings: Settings, *, lenient: bool) -> None:
-        named = (("secret", settings.secret), *(("secret_fallbacks", one) for one in settings.secret_fallbacks))
+        named = (
+            ("secret", settings.secret),
+            ("access_tokens.secret", settings.access_tokens.secret),
+            *(("secret_fallbacks", one) for one in settings.secret_fallbacks),
+        )
         for name, secret in named:
             weakness = None if secret is None else weakness_of(secret.value)
             if weakness is None:
@@ -175,8 +192,44 @@ class Jam:
         if self._keys is None:
             with self._lock:
                 if self._keys is None:
-                    self._keys = _keys_from(self.settings)
+                    self._keys = _configured_keys(self.settings)
+                    if self._keys is None:
+                        algorithm = self.settings.access_tokens.algorithm or "HS256"
+                        self._keys = self.derived_keys(f"access tokens {algorithm}", algorithm, for_tokens=True)
         return self._keys
+
+    def derived_keys(self, purpose: str, algorithm: str = "HS256", *, for_tokens: bool = False) -> KeySet:
+        """HMAC keys for one purpose alone, derived from the secret; those of former secrets verify still.
+
+        Args:
+            purpose: A name that nothing else is derived under.
+            algorithm: HS256, HS384 or HS512.
+            for_tokens: From ``access_tokens.secret``, if there is one.
+
+        Raises:
+            InvalidKey: If there is no such algorithm.
+        """
+        length = _HMAC_BYTES.get(algorithm)
+        if length is None:
+            raise InvalidKey(
+                f"access_tokens.algorithm {algorithm!r} cannot be used with a secret.",
+                hint="Set access_tokens.private_key, or use HS256, HS384 or HS512.",
+            )
+        settings = self.settings
+        current = (settings.access_tokens.secret if for_tokens else None) or settings.secret or self._secret_for_now()
+        secrets_ = dict.fromkeys((current, *settings.secret_fallbacks))
+        return KeySet(*(HMACKey(derive(secret.value, purpose, length), algorithm) for secret in secrets_))
+
+    def _secret_for_now(self) -> Secret:
+        with self._lock:
+            if self._made_up_secret is None:
+                logger.warning(
+                    "No secret is configured: keys are made for the life of this process, so that every token ends "
+                    "with it and other processes accept none of them. Set SECRET_KEY (or JAM__SECRET). %s",
+                    _SECRET_ADVICE,
+                )
+                self._made_up_secret = Secret(secrets.token_bytes(32))
+        return self._made_up_secret
 
     @property
     def access_tokens(self) -> AccessTokens:
@@ -192,6 +245,33 @@ class Jam:
         return self._access_tokens
 
     @property
+    def refresh_tokens(self) -> RefreshTokens:
+        """What issues, verifies, rotates and revokes refresh tokens."""
+        if self._refresh_tokens is None:
+            with self._lock:
+                if self._refresh_tokens is None:
+                    keys = self.derived_keys("refresh tokens HS256", for_tokens=True)
+                    self._refresh_tokens = self._families(keys, self.settings.refresh_tokens, "refresh_token")
+        return self._refresh_tokens
+
+    @property
+    def remember_me(self) -> RefreshTokens:
+        """What remembers browsers beyond the end of a session: refresh tokens of a kind of their own."""
+        if self._remember_me is None:
+            with self._lock:
+                if self._remember_me is None:
+                    keys = self.derived_keys("remember me HS256")
+                    self._remember_me = self._families(keys, self.settings.remember_me, "remember_me")
+        return self._remember_me
+
+    def _families(self, keys: KeySet, settings: RefreshTokenSettings | RememberMeSettings, kind: str) -> RefreshTokens:
+        tokens, name = self.settings.access_tokens, self.settings.name
+        return RefreshTokens(
+            keys, self.store, settings, issuer=tokens.issuer or name, audience=tokens.audience or name,
+            clock=self.clock, events=self.events, kind=kind,
+        )  # fmt: skip
+
+    @property
     def sessions(self) -> Sessions:
         """What makes, finds, changes and ends sessions."""
         if self._sessions is None:
@@ -199,6 +279,17 @@ class Jam:
                 if self._sessions is None:
                     self._sessions = Sessions(self.store, self.settings.sessions, clock=self.clock, events=self.events)
         return self._sessions
+
+    def revoke_all(self, subject: str | None) -> None:
+        """End everything that a subject (``None``: everyone) holds: sessions, access tokens, refresh tokens, and the
+        browsers that remember them. With ``access_tokens.stateless`` access tokens live on until they expire.
+
+        Raises:
+            StoreUnavailable: If it could not be done.
+        """
+        now = self.clock()
+        self.store.advance(subject, _REVOCABLE, now)
+        self.events.emit(SubjectRevoked(at=now, subject=subject, kinds=_REVOCABLE))
 
     # -- short ways -----------------------------------------------------------------------------------------
 
@@ -291,32 +382,14 @@ def _disagreement(path: tuple[str, ...]) -> ConfigError:
     )
 
 
-def _keys_from(settings: Settings) -> KeySet:
+def _configured_keys(settings: Settings) -> KeySet | None:
     tokens = settings.access_tokens
     public = [_read_public_key(text, tokens.algorithm) for text in tokens.public_keys]
     if tokens.private_key is not None:
         return KeySet(_read_key(tokens.private_key.value.decode(), tokens.algorithm), *public)
     if public:
         return KeySet(*public)
-    algorithm = tokens.algorithm or "HS256"
-    length = _HMAC_BYTES.get(algorithm)
-    if length is None:
-        raise InvalidKey(
-            f"access_tokens.algorithm {algorithm!r} cannot be used with a secret.",
-            hint="Set access_tokens.private_key, or use HS256, HS384 or HS512.",
-        )
-    purpose = f"access tokens {algorithm}"
-    current = settings.secret
-    if current is None:
-        logger.warning(
-            "No secret is configured: keys are made for the life of this process, so that every token ends with it "
-            "and other processes accept none of them. Set SECRET_KEY (or JAM__SECRET). %s",
-            _SECRET_ADVICE,
-        )
-        current = Secret(secrets.token_bytes(32))
-    return KeySet(
-        *(HMACKey(derive(secret.value, purpose, length), algorithm) for secret in (current, *settings.secret_fallbacks))
-    )
+    return None
 
 
 def _read_public_key(text: str, algorithm: str | None) -> Key:

@@ -150,6 +150,7 @@ class AccessTokens:
         amr: Sequence[str] = (),
         not_before: float | None = None,
         claims: Mapping[str, Any] | None = None,
+        headers: Mapping[str, Any] | None = None,
         generation: int | None = None,
     ) -> str:
         """A token of type ``at+jwt`` for ``subject`` (RFC 9068 2.2).
@@ -163,6 +164,7 @@ class AccessTokens:
             amr: How (RFC 8176).
             not_before: When it begins to be valid, in seconds since the epoch.
             claims: More claims; those Jam sets itself cannot be among them.
+            headers: More JOSE headers; registered ones cannot be among them.
             generation: The subject's generation as read *before* the caller was authenticated; read now if
                 left out.
 
@@ -200,7 +202,7 @@ class AccessTokens:
             payload["amr"] = listed
         if claims:
             payload.update(claims)
-        return self._sign(self._at_jwt, payload)
+        return self._sign(self._at_jwt, payload, headers)
 
     def payload(self, lifetime: float | timedelta | None = None, /, **data: Any) -> dict[str, Any]:
         """A payload with ``iat``, ``exp`` and ``jti`` filled in, for ``sign``.
@@ -263,10 +265,10 @@ class AccessTokens:
         # No token has this id, so that only the subject's mark is asked for.
         return self._store.marks(subject, "", self._clock()).generation(KIND)
 
-    def _sign(self, signer: Signer | None, payload: dict[str, Any]) -> str:
+    def _sign(self, signer: Signer | None, payload: dict[str, Any], headers: Mapping[str, Any] | None = None) -> str:
         if signer is None:
             raise InvalidKey("The configured keys can only verify tokens.", hint="Set access_tokens.private_key.")
-        token = signer.sign(_encoded(payload))
+        token = signer.sign(_encoded(payload), headers)
         if len(token) > MAX_TOKEN_LENGTH:
             raise InvalidValue(f"The token would be longer than {MAX_TOKEN_LENGTH} bytes, which no verifier takes.")
         if self._events:
@@ -314,6 +316,14 @@ class AccessTokens:
         if seen is None:
             self._remember(token, verified)
         return identity
+
+    def claims(self, token: str) -> dict[str, Any]:
+        """The claims of a token of ours, expired or revoked or not.
+
+        Raises:
+            TokenInvalid: If it is not one of ours.
+        """
+        return self._ours(token)[0].payload
 
     def _verify_unseen(self, token: str) -> _Verified:
         """Everything about a token that stays true as long as it is the same token."""

@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from jam.crypto.encoding import b64url_decode, b64url_encode, json_decode_object, json_encode
+from jam.crypto.encoding import b64url_decode, b64url_encode, json_decode_object, json_encode, json_encode_exactly
 from jam.crypto.keys import Key, KeySet
-from jam.errors import InvalidKey, TokenInvalid
+from jam.errors import InvalidKey, InvalidValue, TokenInvalid
 
-__all__ = ["MAX_TOKEN_LENGTH", "Signer", "Verifier"]
+__all__ = ["MAX_TOKEN_LENGTH", "Signer", "Verifier", "read_header"]
 
 MAX_TOKEN_LENGTH = 16 * 1024
 _MAX_HEADER_LENGTH = 2 * 1024
+# What a header parameter means is not for an app to say (RFC 7515 4.1, 7516 4.1, 7797).
+_REGISTERED = frozenset({
+    "alg", "typ", "kid", "cty", "crit", "b64", "enc", "zip", "jku", "jwk", "x5u", "x5c", "x5t", "x5t#S256",
+})  # fmt: skip
 
 
 class Signer:
@@ -33,13 +37,40 @@ class Signer:
     def __init__(self, keys: KeySet, typ: str) -> None:
         if not keys.current.can_sign:
             raise InvalidKey("The current key can only verify.", hint="Give the private key to whoever issues tokens.")
+        self._key = keys.current
+        self._typ = typ
         self._sign = keys.current.sign
         self._prefix = header_segment(keys.current, typ) + b"."
 
-    def sign(self, payload: bytes) -> str:
-        """The token for a payload that is JSON already."""
-        signing_input = self._prefix + b64url_encode(payload)
+    def sign(self, payload: bytes, headers: Mapping[str, Any] | None = None) -> str:
+        """The token for a payload that is JSON already.
+
+        Args:
+            payload: The payload.
+            headers: More header parameters; those that RFC 7515 and its family register cannot be among them.
+
+        Raises:
+            InvalidValue: If one is registered, or no JSON, or they are too long for a verifier.
+        """
+        prefix = self._prefix if not headers else self._prefix_with(headers)
+        signing_input = prefix + b64url_encode(payload)
         return (signing_input + b"." + b64url_encode(self._sign(signing_input))).decode()
+
+    def _prefix_with(self, headers: Mapping[str, Any]) -> bytes:
+        if not isinstance(headers, Mapping) or not all(isinstance(name, str) for name in headers):
+            raise InvalidValue("Headers are a mapping whose keys are strings.")
+        if taken := _REGISTERED & headers.keys():
+            raise InvalidValue(f"The header {min(taken)!r} is not the caller's to set.")
+        own = {"alg": self._key.algorithm, "typ": self._typ, "kid": self._key.kid}
+        try:
+            text = json_encode_exactly({**own, **headers})
+            json_decode_object(text)  # refuses what is nested too deeply
+        except ValueError as error:
+            raise InvalidValue("The headers cannot be written as JSON.", hint=f"{error}.") from None
+        segment = b64url_encode(text)
+        if len(segment) > _MAX_HEADER_LENGTH:
+            raise InvalidValue(f"The header would be longer than {_MAX_HEADER_LENGTH} bytes, which no verifier takes.")
+        return segment + b"."
 
 
 class Verifier:
@@ -109,6 +140,23 @@ class Verifier:
         kid = header["kid"]
         key = self._keys.get(kid) if isinstance(kid, str) else None
         return () if key is None else (key,)
+
+
+def read_header(token: str) -> dict[str, Any]:
+    """The header of a token, *unverified*: anybody may have written it.
+
+    Raises:
+        TokenInvalid: If it has none.
+    """
+    if not isinstance(token, str) or len(token) > MAX_TOKEN_LENGTH:
+        raise TokenInvalid
+    try:
+        segment = token.encode().partition(b".")[0]
+        if len(segment) > _MAX_HEADER_LENGTH:
+            raise TokenInvalid
+        return json_decode_object(b64url_decode(segment))
+    except ValueError:
+        raise TokenInvalid from None
 
 
 def header_segment(key: Key, typ: str) -> bytes:

@@ -16,7 +16,8 @@ from flask.cli import AppGroup
 from jam.crypto.weak_keys import weakness_of
 from jam.errors import JamError, StoreUnavailable
 from jam.ext.flask.guards import guards_of, is_guarded, is_public, is_static
-from jam.ext.flask.request import AppSettings, state_of
+from jam.ext.flask.request import state_of
+from jam.ext.flask.settings import AppSettings
 
 __all__ = ["Finding", "Route", "examine", "jam_cli", "routes_of"]
 

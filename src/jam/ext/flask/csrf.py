@@ -7,16 +7,48 @@ that says neither is refused: cookies are for browsers, and all of them send one
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Collection
 
 from flask import Request
 
+from jam.crypto.encoding import b64url_decode, b64url_encode
+from jam.crypto.keys import KeySet
 from jam.errors import CSRFFailed
 
-__all__ = ["csrf_refusal"]
+__all__ = ["csrf_refusal", "csrf_token_matches", "new_csrf_token"]
+
+_SALT_BYTES = 16
+_CSRF_TOKEN = re.compile(r"[A-Za-z0-9_-]{64}", re.ASCII)  # 16 random bytes and 32 of HMAC-SHA256
 
 _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")  # as browsers send it (RFC 9110 7.2)
 _SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))  # RFC 9110 9.2.1
+
+
+def new_csrf_token(keys: KeySet, credential: str) -> str:
+    """A value that only who was given it with this credential can send back: signed, and different each time.
+
+    Each has random bytes of its own, so that compressed pages do not give it away bit by bit (BREACH).
+
+    Args:
+        keys: The HMAC keys of this purpose.
+        credential: What the cookie holds.
+    """
+    salt = secrets.token_bytes(_SALT_BYTES)
+    return b64url_encode(salt + keys.current.sign(salt + credential.encode("utf-8", "surrogateescape"))).decode()
+
+
+def csrf_token_matches(keys: KeySet, credential: str, value: object) -> bool:
+    """Whether ``new_csrf_token`` made the value for this credential; compared in constant time."""
+    if not isinstance(value, str) or not _CSRF_TOKEN.fullmatch(value):
+        return False
+    try:
+        raw = b64url_decode(value.encode())
+    except ValueError:  # other spellings of the same bytes
+        return False
+    salt, mac = raw[:_SALT_BYTES], raw[_SALT_BYTES:]
+    signed = salt + credential.encode("utf-8", "surrogateescape")
+    return any(key.verify(signed, mac) for key in keys.keys)
 
 
 def csrf_refusal(request: Request, trusted_origins: Collection[str]) -> CSRFFailed | None:

@@ -6,26 +6,40 @@ set-up; an invalid credential never hides a valid one.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from flask import Flask, Response, current_app, request
 
-from jam.errors import ConfigError, JamError, StoreUnavailable
+from jam.errors import (
+    AuthenticationRequired,
+    ClaimsRefused,
+    ConfigError,
+    FreshnessRequired,
+    InvalidRequest,
+    JamError,
+    StoreUnavailable,
+    TokenExpired,
+    TokenInvalid,
+    TokenRevoked,
+    UserUnknown,
+)
+from jam.ext.flask.callbacks import call
 from jam.ext.flask.carriers import CookieCarrier, HeaderCarrier
 from jam.ext.flask.cli import jam_cli
+from jam.ext.flask.cookies import set_cookie
 from jam.ext.flask.negotiation import handle_jam_error, to_raise
-from jam.ext.flask.request import STATE, JamState, globals_class, state_of
+from jam.ext.flask.request import STATE, Callbacks, JamState, globals_class, state_of
 from jam.ext.flask.response import have_the_last_word
+from jam.ext.flask.tokens import refused_token
+from jam.ext.flask.users import current_user, vet
 from jam.identity import Identity
 from jam.jam import Jam
 
 __all__ = ["JWTExtension", "JamExtension", "SessionExtension"]
 
-logger = logging.getLogger("jam.flask")
-
+F = TypeVar("F", bound=Callable[..., Any])
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 
 
@@ -37,8 +51,11 @@ class JamExtension:
         app: The app to set up now; or call ``init_app`` later, on as many apps as wanted.
     """
 
+    method: ClassVar[str] = ""
+
     def __init__(self, jam: Jam, app: Flask | None = None) -> None:
         self.jam = jam
+        self.callbacks = Callbacks(self.method)
         if app is not None:
             self.init_app(app)
 
@@ -48,13 +65,32 @@ class JamExtension:
         Raises:
             ConfigError: If the app has another ``Jam`` already.
         """
-        _attach(app, self.jam)
+        self._attach(app)
+
+    def _attach(self, app: Flask) -> JamState:
+        state = _attach(app, self.jam)
+        if self.callbacks not in state.callbacks:
+            state.callbacks.append(self.callbacks)
+        return state
+
+    # -- the app's own functions, sync or async; see docs/users.md --
+
+    def user_loader(self, function: F) -> F:
+        """``function(subject) -> user or None``: the app's user behind a credential, for ``current_user``.
+
+        From then on a credential whose user is gone, or whose ``is_active`` is false, counts no more.
+        """
+        self.callbacks.register("user_loader", function)
+        return function
+
+    def get_user_roles(self, function: F) -> F:
+        """``function(user) -> names``: the user's roles, asked for anew in every request that looks for its user."""
+        self.callbacks.register("get_user_roles", function)
+        return function
 
 
 class _CredentialExtension(JamExtension):
     """Looks for one kind of credential in a header, a cookie or both."""
-
-    method: ClassVar[str]
 
     def __init__(self, jam: Jam, app: Flask | None, header_name: str | None, cookie_name: str | None) -> None:
         if not header_name and not cookie_name:
@@ -72,7 +108,7 @@ class _CredentialExtension(JamExtension):
         Raises:
             ConfigError: If the app has another ``Jam`` already.
         """
-        state = _attach(app, self.jam)
+        state = self._attach(app)
         if self.header_name:
             state.carry(HeaderCarrier, self.header_name, self.method)
         if self.cookie_name:
@@ -102,6 +138,90 @@ class JWTExtension(_CredentialExtension):
         cookie_name: str | None = None,
     ) -> None:
         super().__init__(jam, app, header_name, cookie_name)
+        self.callbacks.answer = self._answer
+
+    # -- about people --
+
+    def user_identity_loader(self, function: F) -> F:
+        """``function(identity) -> subject``: what ``create_access_token`` was given, as a string."""
+        self.callbacks.register("user_identity_loader", function)
+        return function
+
+    def user_lookup_loader(self, function: F) -> F:
+        """``function(header, payload) -> user or None``: as ``user_loader``, for tokens."""
+        self.callbacks.register("user_lookup_loader", function)
+        return function
+
+    # -- about tokens --
+
+    def additional_claims_loader(self, function: F) -> F:
+        """``function(identity) -> dict``: more claims for a token whose maker names none."""
+        self.callbacks.register("additional_claims_loader", function)
+        return function
+
+    def additional_headers_loader(self, function: F) -> F:
+        """``function(identity) -> dict``: more JOSE headers for a token whose maker names none."""
+        self.callbacks.register("additional_headers_loader", function)
+        return function
+
+    def token_in_blocklist_loader(self, function: F) -> F:
+        """``function(header, payload) -> bool``: whether the app's own list has the token; Jam keeps one already."""
+        self.callbacks.register("token_in_blocklist_loader", function)
+        return function
+
+    def token_verification_loader(self, function: F) -> F:
+        """``function(header, payload) -> bool``: whether a token that is good otherwise is to count."""
+        self.callbacks.register("token_verification_loader", function)
+        return function
+
+    # -- about refusals --
+
+    def unauthorized_loader(self, function: F) -> F:
+        """``function(message) -> response``: the answer where a token is demanded and none came."""
+        self.callbacks.register("unauthorized_loader", function)
+        return function
+
+    def invalid_token_loader(self, function: F) -> F:
+        """``function(message) -> response``: the answer to a token that is not good."""
+        self.callbacks.register("invalid_token_loader", function)
+        return function
+
+    def expired_token_loader(self, function: F) -> F:
+        """``function(header, payload) -> response``: the answer to a token that was good once."""
+        self.callbacks.register("expired_token_loader", function)
+        return function
+
+    def revoked_token_loader(self, function: F) -> F:
+        """``function(header, payload) -> response``: the answer to a token that was revoked, or used twice."""
+        self.callbacks.register("revoked_token_loader", function)
+        return function
+
+    def needs_fresh_token_loader(self, function: F) -> F:
+        """``function(header, payload) -> response``: the answer to a token that is not fresh where that is demanded."""
+        self.callbacks.register("needs_fresh_token_loader", function)
+        return function
+
+    def token_verification_failed_loader(self, function: F) -> F:
+        """``function(header, payload) -> response``: the answer where ``token_verification_loader`` said no."""
+        self.callbacks.register("token_verification_failed_loader", function)
+        return function
+
+    def user_lookup_error_loader(self, function: F) -> F:
+        """``function(header, payload) -> response``: the answer to a good token whose user is gone."""
+        self.callbacks.register("user_lookup_error_loader", function)
+        return function
+
+    def _answer(self, error: JamError) -> Any:
+        """The app's own answer to a refusal, or ``None`` for Jam's."""
+        for kinds, name in _ANSWERS:
+            if isinstance(error, kinds):
+                function = self.callbacks.get(name)
+                if function is None:
+                    return None
+                if name in ("unauthorized_loader", "invalid_token_loader"):
+                    return call(function, error.message)
+                return call(function, *refused_token(state_of(current_app), request))
+        return None
 
 
 class SessionExtension(_CredentialExtension):
@@ -200,25 +320,31 @@ class SessionExtension(_CredentialExtension):
         return self.cookie_name, state
 
     def _cookie_setter(self, name: str, value: str, max_age: int | None) -> Callable[[Response], None]:
-        secure = state_of(current_app).https
-        if secure and not request.is_secure and name not in _reported:
-            _reported.add(name)
-            logger.error(
-                "The cookie %r is set with Secure on a request that came by plain http: the browser drops it and the "
-                "login does not last. Serve the app by https (behind a proxy, with werkzeug's ProxyFix), or set "
-                "JAM_HTTPS = False for local work.", name,
-            )  # fmt: skip
+        state = state_of(current_app)
 
-        def set_cookie(response: Response) -> None:
-            response.set_cookie(name, value, max_age=max_age, path="/", secure=secure, httponly=True, samesite="Lax")
-            response.headers["Cache-Control"] = "no-store"
+        def set_cookie_on(response: Response) -> None:
+            set_cookie(state, response, name, value, max_age=max_age)
             if not value:  # what the pages showed and kept is nobody's any more (ASVS 14.3.1)
                 response.headers["Clear-Site-Data"] = '"cache", "storage"'
 
-        return set_cookie
+        return set_cookie_on
 
 
-_reported: set[str] = set()
+# Which of the app's functions answers which refusal: the first that fits.
+_ANSWERS: tuple[tuple[type[JamError], str], ...] = (
+    (TokenExpired, "expired_token_loader"),
+    (TokenRevoked, "revoked_token_loader"),
+    (ClaimsRefused, "token_verification_failed_loader"),
+    (UserUnknown, "user_lookup_error_loader"),
+    (TokenInvalid, "invalid_token_loader"),
+    (InvalidRequest, "invalid_token_loader"),
+    (FreshnessRequired, "needs_fresh_token_loader"),
+    (AuthenticationRequired, "unauthorized_loader"),
+)
+
+
+def _in_templates() -> dict[str, Any]:
+    return {"current_user": current_user}
 
 
 def _attach(app: Flask, jam: Jam) -> JamState:
@@ -234,11 +360,13 @@ def _attach(app: Flask, jam: Jam) -> JamState:
         state: JamState = known
         return state
     state = JamState(app, jam)
+    state.vet = vet
     app.extensions["jam"] = jam
     app.extensions[STATE] = state
     app.app_ctx_globals_class = globals_class(app.app_ctx_globals_class)
     app.error_handler_spec[None][None].setdefault(JamError, handle_jam_error)  # the app's own, if it has one, counts
     have_the_last_word(app, state)
+    app.context_processor(_in_templates)
     if "jam" not in app.cli.commands:
         app.cli.add_command(jam_cli)
     return state

@@ -31,7 +31,7 @@ from jam.errors import (
 )
 from jam.ext.flask.checkpoints import answer_failure, answer_success
 from jam.ext.flask.negotiation import error_response, has_handlers, is_api_resource, to_raise, with_reason
-from jam.ext.flask.request import JamState, Resolved, current_context, state_of
+from jam.ext.flask.request import JamState, Resolved, Wanted, current_context, state_of
 
 __all__ = ["Guard", "checkpoint", "deny_by_default", "guards_of", "login_required", "protect", "public"]
 
@@ -44,22 +44,28 @@ _ASYNC = "__jam_async__"
 
 
 class Guard:
-    """A decorator that lets a view run only for callers who satisfy all its checkpoints."""
+    """A decorator that lets a view run only for callers who satisfy all its checkpoints.
 
-    def __init__(self, checkpoints: tuple[Any, ...]) -> None:
+    Args:
+        checkpoints: The checkpoints.
+        wanted: Which credentials count here, if not all that the app looks for.
+    """
+
+    def __init__(self, checkpoints: tuple[Any, ...], wanted: Wanted | None = None) -> None:
         if not checkpoints:
             raise ConfigError("A guard needs a checkpoint.", hint="Write @checkpoint(Authenticated()).")
         for one in checkpoints:
             if not isinstance(one, Checkpoint):
                 raise ConfigError(f"{one!r} is not a checkpoint.", hint="Write @checkpoint(HasRole('admin')).")
         self.checkpoints: tuple[Checkpoint, ...] = checkpoints
+        self.wanted = wanted
 
     def __call__(self, view: V) -> V:
         """Guard a view function, or every method of a class-based view."""
         if isinstance(view, type):
             guarded_class: V = self._guard_class(view)
             return guarded_class
-        checkpoints = self.checkpoints
+        checkpoints, wanted = self.checkpoints, self.wanted
         is_async = inspect.iscoroutinefunction(view)
         leads_to_async = is_async or getattr(view, _ASYNC, False)
 
@@ -69,7 +75,7 @@ class Guard:
         def guarded(*args: Any, **kwargs: Any) -> Any:
             if leads_to_async and _in_event_loop():
                 return guarded_in_loop(*args, **kwargs)
-            refused = enter(checkpoints)
+            refused = enter(checkpoints, wanted)
             if refused is not None:
                 return refused
             try:
@@ -81,7 +87,7 @@ class Guard:
             from asgiref.sync import sync_to_async  # noqa: PLC0415 - an async view needs it anyway
 
             # In a thread with this context, so that the app's own async callbacks can run in this loop.
-            refused = await sync_to_async(enter)(checkpoints)
+            refused = await sync_to_async(enter)(checkpoints, wanted)
             if refused is not None:
                 return refused
             try:
@@ -273,8 +279,12 @@ def _for_flask(error: JamError) -> Exception:
 # -- the moment of truth ------------------------------------------------------------------------------------
 
 
-def enter(checkpoints: tuple[Checkpoint, ...]) -> ResponseReturnValue | None:
+def enter(checkpoints: tuple[Checkpoint, ...], wanted: Wanted | None = None) -> ResponseReturnValue | None:
     """Ask the checkpoints about the current request: ``None`` to go on, or the answer to the caller.
+
+    Args:
+        checkpoints: The checkpoints.
+        wanted: Which credentials count, if not all that the app looks for.
 
     Raises:
         HTTPError, JamError: The refusal, where the app or a library wants to see errors.
@@ -282,7 +292,7 @@ def enter(checkpoints: tuple[Checkpoint, ...]) -> ResponseReturnValue | None:
     """
     context = current_context()
     state = state_of(context.app)
-    resolved = state.resolve(context.request)
+    resolved = state.resolve(context.request, wanted)
     identity, now = resolved.identity, state.clock()
     for one in checkpoints:
         refusal = one.refusal(identity, now)
@@ -294,15 +304,15 @@ def enter(checkpoints: tuple[Checkpoint, ...]) -> ResponseReturnValue | None:
                 return passed
             continue
         if answer is None:
-            return _refuse(context, resolved, one, _for_caller(refusal, resolved), None)
+            return _refuse(context, resolved, one, _for_caller(refusal, resolved), None, wanted)
         if isinstance(refusal, CSRFFailed):  # the reason, and no flash message in a session that is not to be opened
-            return _refuse(context, resolved, one, refusal, None)
+            return _refuse(context, resolved, one, refusal, None, wanted)
         failed = answer_failure(answer)
         if failed is not None:
             state.mark_response(context.request, resolved)
             return failed
         if not answer.disable_default_fail:
-            return _refuse(context, resolved, one, refusal, answer.fail_status)
+            return _refuse(context, resolved, one, refusal, answer.fail_status, wanted)
     state.mark_response(context.request, resolved)
     return None
 
@@ -318,20 +328,41 @@ def _for_caller(refusal: JamError, resolved: Resolved) -> JamError:
     return refusal
 
 
-def _refuse(
-    context: RequestContext, resolved: Resolved, one: Checkpoint, error: JamError, status: int | None
+def _refuse(  # noqa: PLR0917 - one call site's facts
+    context: RequestContext,
+    resolved: Resolved,
+    one: Checkpoint,
+    error: JamError,
+    status: int | None,
+    wanted: Wanted | None,
 ) -> Response:
     app, request = context.app, context.request
     state = state_of(app)
     challenges = _challenges(state, one)
+    resolved.refusal = error
     if logger.isEnabledFor(logging.INFO):
         subject = resolved.identity.subject
         logger.info("Refused %s %r to %r: %s by %r", request.method, request.path, subject, error.code, one)
+    own = None if status is not None else own_answer(app, state, error, wanted)
+    if own is not None:
+        resolved.challenges = tuple(with_reason(challenge, error) for challenge in challenges)
+        state.mark_response(request, resolved)
+        return own
     if has_handlers(app):
         resolved.challenges = tuple(with_reason(challenge, error) for challenge in challenges)
         state.mark_response(request, resolved)
         raise to_raise(app, error, status, challenges)
     return error_response(error, status, challenges)
+
+
+def own_answer(app: Flask, state: JamState, error: JamError, wanted: Wanted | None) -> Response | None:
+    """The app's own answer to a refusal, if it gave one to an extension whose credentials count here."""
+    for functions in state.callbacks:
+        if functions.answer is not None and (wanted is None or functions.method in wanted.methods):
+            answered = functions.answer(error)
+            if answered is not None:
+                return app.make_response(answered)
+    return None
 
 
 def _challenges(state: JamState, one: Checkpoint) -> tuple[str, ...]:

@@ -9,23 +9,35 @@ from __future__ import annotations
 import logging
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from flask import Flask, Request, Response, current_app
 from flask.ctx import RequestContext
 from flask.globals import request_ctx
 from werkzeug.local import LocalProxy
 
-from jam.config import Options, flat_options, walk
-from jam.errors import ConfigError, CredentialError, CSRFFailed, JamError, StoreUnavailable, TokenInvalid
-from jam.ext.flask.carriers import Carrier, CookieCarrier, HeaderCarrier, header_key
+from jam.config import walk
+from jam.crypto.keys import KeySet
+from jam.errors import (
+    ConfigError,
+    CredentialError,
+    CSRFFailed,
+    InvalidRequest,
+    JamError,
+    StoreUnavailable,
+    TokenInvalid,
+    UserInactive,
+)
+from jam.ext.flask.carriers import Carrier, CookieCarrier, HeaderCarrier, JSONCarrier, QueryCarrier, header_key
 from jam.ext.flask.csrf import csrf_refusal
 from jam.ext.flask.negotiation import quoted, to_raise
+from jam.ext.flask.settings import AppSettings, TokenOptions, token_options
 from jam.identity import ANONYMOUS, Identity
 from jam.jam import Jam
 
-__all__ = ["JamState", "Resolved", "current_identity", "resolve", "state_of"]
+__all__ = ["Callbacks", "JamState", "Resolved", "Wanted", "current_identity", "resolve", "state_of"]
 
 logger = logging.getLogger("jam.flask")
 
@@ -40,6 +52,26 @@ current_context: Callable[[], RequestContext] = request_ctx._get_current_object 
 _PRIVATE = ("Cache-Control", "private")
 
 
+class Wanted(NamedTuple):
+    """Which credentials a guard takes, if not all that the app looks for.
+
+    Attributes:
+        methods: Those of the identities they prove.
+        locations: Where they may be, by the names of ``JWT_TOKEN_LOCATION``; ``None``: where the app looks for them.
+    """
+
+    methods: frozenset[str]
+    locations: frozenset[str] | None = None
+
+
+class Places(NamedTuple):
+    """Where to look, in this order."""
+
+    headers: tuple[HeaderCarrier, ...]
+    cookies: tuple[CookieCarrier, ...]
+    bodies: tuple[QueryCarrier | JSONCarrier, ...]
+
+
 class Resolved:
     """What a request turned out to be.
 
@@ -48,16 +80,33 @@ class Resolved:
         error: Why a credential that was presented did not count; ``None`` if none was, or one did.
         challenges: Those of the guard that refused, for a 401 that somebody else's handler writes.
         changes: What else is to be done to the response.
+        credential: What proved the caller, or what did not count.
+        location: Where it was, by the names of ``JWT_TOKEN_LOCATION``.
+        user: The app's user, once somebody asked for it.
+        refusal: Why a guard turned the caller away.
         handle: That of the session that began in this request.
         marked: Whether the response will say that it depends on the caller.
         retry_after: If the store failed in this request, when to try again, in seconds.
     """
 
-    __slots__ = ("_payload", "challenges", "changes", "error", "handle", "identity", "marked", "retry_after")
+    __slots__ = (
+        "_payload", "challenges", "changes", "credential", "error", "handle", "identity", "location", "marked",
+        "refusal", "retry_after", "user",
+    )  # fmt: skip
 
-    def __init__(self, identity: Identity, error: JamError | None = None) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        error: JamError | None = None,
+        credential: str | None = None,
+        location: str | None = None,
+    ) -> None:
         self.identity = identity
         self.error = error
+        self.credential = credential
+        self.location = location
+        self.user: Any = None
+        self.refusal: JamError | None = None
         self.challenges: tuple[str, ...] = ()
         self.changes: tuple[Callable[[Response], object], ...] = ()
         self.marked = False
@@ -73,25 +122,38 @@ class Resolved:
         return self._payload
 
 
-class AppSettings:
-    """What one Flask app's configuration has to say to its ``Jam``."""
+class Callbacks:
+    """The app's own functions, by the names of the decorators that register them.
 
-    def __init__(self, app: Flask) -> None:
-        self._app = app
+    Args:
+        method: What the credentials of the extension they were given to prove.
 
-    def options(self) -> Options:
-        """``JAM_*``, and ``SECRET_KEY`` with its fallbacks where ``JAM_SECRET`` is not set."""
-        config = self._app.config
-        found: dict[str, Any] = {}
-        if "JAM_SECRET" not in config and config.get("SECRET_KEY"):
-            found["JAM_SECRET"] = config["SECRET_KEY"]
-        if "JAM_SECRET_FALLBACKS" not in config and config.get("SECRET_KEY_FALLBACKS"):
-            found["JAM_SECRET_FALLBACKS"] = tuple(config["SECRET_KEY_FALLBACKS"])
-        return flat_options({**config, **found})
+    Attributes:
+        vets: Whether one of them has a say in who is calling.
+        answer: The app's own answer to a refusal, or ``None`` for Jam's.
+    """
 
-    def allows_weak_secrets(self) -> bool:
-        """In debug and testing."""
-        return bool(self._app.debug or self._app.testing or self._app.config.get("JAM_DEBUG") is True)
+    _VETTING = frozenset((
+        "user_loader", "user_lookup_loader", "token_in_blocklist_loader", "token_verification_loader",
+    ))  # fmt: skip
+
+    def __init__(self, method: str = "") -> None:
+        self.method = method
+        self.answer: Callable[[JamError], Any] | None = None
+        self._functions: dict[str, Callable[..., Any]] = {}
+        self.get = self._functions.get
+        self.vets = False
+
+    def register(self, name: str, function: Callable[..., Any]) -> None:
+        """Keep a function under a name; the last one counts.
+
+        Raises:
+            ConfigError: If it is none.
+        """
+        if not callable(function):
+            raise ConfigError(f"{name} takes a function.", hint=f"Write @extension.{name} above it, without ().")
+        self._functions[name] = function
+        self.vets = self.vets or name in self._VETTING
 
 
 class JamState:
@@ -109,11 +171,19 @@ class JamState:
         self.jam = jam
         self.clock = jam.clock
         self._app = weakref.ref(app)
+        self.callbacks: list[Callbacks] = []
         self._wanted: list[tuple[type[Carrier], str, str]] = []
-        self._headers: tuple[HeaderCarrier, ...] = ()
-        self._cookies: tuple[CookieCarrier, ...] = ()
+        self._places = Places((), (), ())
+        self.vet: Callable[[JamState, Resolved], None] | None = None
+        self._token_locations: frozenset[str] = frozenset()
+        self._narrowed: dict[Wanted, Places] = {}
+        self._all: list[tuple[str, Carrier]] = []
         self._ready = False
         self.https = True
+        self.tokens = TokenOptions()
+        self._csrf_keys: KeySet | None = None
+        self.access_cookie = ""
+        self.refresh_cookie = ""
         self.trusted_origins: frozenset[str] = frozenset()
         self.challenges: tuple[str, ...] = ()
         self.realm = ""
@@ -134,11 +204,22 @@ class JamState:
         if (kind, name, method) not in self._wanted:
             self._wanted.append((kind, name, method))
             self._ready = False
-            headers = [name for kind, name, _ in self._wanted if issubclass(kind, HeaderCarrier)]
-            self._vary = tuple(dict.fromkeys(("Authorization", *headers, "Cookie")))
-            self._vary_line = ", ".join(self._vary)
-            self._header_keys = tuple(header_key(name) for name in headers)
-            self._cookie_names = tuple(name for kind, name, _ in self._wanted if issubclass(kind, CookieCarrier))
+            self._note_names([(kind, name) for kind, name, _ in self._wanted])
+
+    def _note_names(self, wanted: list[tuple[type[Carrier], str]]) -> None:
+        """Remember which headers and cookies a response depends on."""
+        headers = [name for kind, name in wanted if issubclass(kind, HeaderCarrier)]
+        self._vary = tuple(dict.fromkeys(("Authorization", *headers, "Cookie")))
+        self._vary_line = ", ".join(self._vary)
+        self._header_keys = tuple(header_key(name) for name in headers)
+        self._cookie_names = tuple(name for kind, name in wanted if issubclass(kind, CookieCarrier))
+
+    def callback(self, name: str) -> Callable[..., Any] | None:
+        """The app's own function for this, if it gave one to any of its extensions."""
+        for functions in self.callbacks:
+            if (function := functions.get(name)) is not None:
+                return function
+        return None
 
     def prepare(self) -> None:
         """Read the app's configuration, now that somebody asks; done once."""
@@ -154,23 +235,110 @@ class JamState:
         https = settings.https if settings.https is not None else answers.get(("https",))
         self.https = https if https is not None else not (settings.debug or source.allows_weak_secrets())
         self.trusted_origins = frozenset(settings.csrf.trusted_origins)
-        verifiers = {
-            method: getattr(self.jam, part).verify
-            for method, part in (("jwt", "access_tokens"), ("session", "sessions"))
-            if any(method == wanted for _, _, wanted in self._wanted)
-        }
-        if "session" in verifiers or ("jwt" in verifiers and not settings.access_tokens.stateless):
+        self.tokens = token_options(app.config, https=self.https)
+        methods = {method for _, _, method in self._wanted}
+        if "session" in methods or ("jwt" in methods and not settings.access_tokens.stateless):
             self.jam.store.check()  # what is missing should show at the first request, not at the first sign-in
-        carriers = [kind(name, verifiers[method]) for kind, name, method in self._wanted]
-        self._headers = tuple(carrier for carrier in carriers if isinstance(carrier, HeaderCarrier))
-        self._cookies = tuple(carrier for carrier in carriers if isinstance(carrier, CookieCarrier))
-        for carrier in self._cookies:
+        self._place()
+        for carrier in self._places.cookies:
             self.check_cookie_name(carrier.name)
         realm = self.realm = quoted(settings.name)
-        challenges = [f"Bearer realm={realm}"] if self._headers else []
-        challenges += [f"Cookie realm={realm}, cookie-name={quoted(carrier.name)}" for carrier in self._cookies]
+        schemes = dict.fromkeys(carrier.scheme or "Bearer" for carrier in self._places.headers)
+        challenges = [f"{scheme} realm={realm}" for scheme in schemes]
+        challenges += [f"Cookie realm={realm}, cookie-name={quoted(carrier.name)}" for carrier in self._places.cookies]
         self.challenges = tuple(challenges) or (f"Bearer realm={realm}",)
         self._ready = True
+
+    def _place(self) -> None:
+        """Work out where to look: where the extensions were told to, unless the app's configuration says otherwise."""
+        options = self.tokens
+        named = {HeaderCarrier: options.header_name, CookieCarrier: options.access_cookie_name}
+        usual: dict[type[Carrier], str] = {
+            HeaderCarrier: options.header_name or "Authorization",
+            CookieCarrier: options.access_cookie_name or self._cookie_name("access_token_cookie"),
+            QueryCarrier: options.query_string_name,
+            JSONCarrier: options.json_key,
+        }
+        entries = {
+            (kind, (method == "jwt" and named.get(kind)) or name, method): None
+            for kind, name, method in self._wanted
+            if method != "jwt" or options.locations is None or kind.location in options.locations
+        }
+        if any(method == "jwt" for _, _, method in self._wanted):
+            present = {kind for kind, _, method in entries if method == "jwt"}
+            for kind, name in usual.items():
+                if kind not in present and kind.location in (options.locations or ()):
+                    entries[kind, name, "jwt"] = None
+        self._token_locations = frozenset(kind.location for kind, _, method in entries if method == "jwt")
+        cookies = [name for kind, name, method in entries if method == "jwt" and kind is CookieCarrier]
+        self.access_cookie = cookies[0] if cookies else usual[CookieCarrier]
+        self.refresh_cookie = options.refresh_cookie_name or self._cookie_name("refresh_token_cookie", narrow=True)
+        self._note_names([(kind, name) for kind, name, _ in entries])
+
+        made = [(method, self._carrier(kind, name, method)) for kind, name, method in entries]
+        self._places = _places(carrier for _, carrier in made)
+        headers = [name for kind, name, method in entries if method == "jwt" and kind is HeaderCarrier]
+        refresh: list[tuple[type[Carrier], str]] = [
+            *((HeaderCarrier, name) for name in headers or [usual[HeaderCarrier]]),
+            (CookieCarrier, self.refresh_cookie),
+            (QueryCarrier, options.query_string_name),
+            (JSONCarrier, options.refresh_json_key),
+        ]
+        self._all = [
+            *made,
+            *(("jwt", self._carrier(kind, name, "jwt"))
+              for kind, name in usual.items() if kind.location not in self._token_locations),
+            *(("refresh_token", self._carrier(kind, name, "refresh_token")) for kind, name in refresh),
+        ]  # fmt: skip
+        self._narrowed = {}
+
+    def _carrier(self, kind: type[Carrier], name: str, method: str) -> Carrier:
+        verify = self._verifier(method)
+        if kind is HeaderCarrier and method != "session":
+            return HeaderCarrier(name, verify, self.tokens.header_type)
+        if kind is QueryCarrier:
+            return QueryCarrier(name, verify, self.tokens.query_string_value_prefix)
+        return kind(name, verify)
+
+    def _verifier(self, method: str) -> Callable[[str], Identity]:
+        if method == "refresh_token":  # not every app has them
+            return lambda token: self.jam.refresh_tokens.verify(token)  # noqa: PLW0108 - opened when first needed
+        return self.jam.sessions.verify if method == "session" else self.jam.access_tokens.verify
+
+    def _cookie_name(self, name: str, *, narrow: bool = False) -> str:
+        """One of Jam's own names, with the prefix whose promise the cookie keeps (RFC 6265bis 4.1.3)."""
+        options = self.tokens
+        if not self.https:
+            return name
+        whole = not narrow and options.access_cookie_path == "/" and options.cookie_domain is None
+        return f"__Host-{name}" if whole else f"__Secure-{name}"
+
+    def looks_in_cookies(self) -> bool:
+        """Whether access tokens are looked for in a cookie."""
+        return "cookies" in self._token_locations
+
+    def places(self, wanted: Wanted) -> Places:
+        """Where to look for what a guard takes.
+
+        Raises:
+            ConfigError: If it takes tokens and no extension looks for them.
+        """
+        known = self._narrowed.get(wanted)
+        if known is None:
+            if "session" not in wanted.methods and not self._token_locations:
+                raise ConfigError(
+                    "A guard demands a token, and the app looks for none.", hint="Set up JWTExtension(jam, app)."
+                )
+            locations = self._token_locations if wanted.locations is None else wanted.locations
+            known = _places(
+                carrier for method, carrier in self._all
+                if method in wanted.methods
+                and (carrier.location in locations or (method == "session" and wanted.locations is None))
+            )  # fmt: skip
+            if known == self._places:
+                known = self._places
+            self._narrowed[wanted] = known
+        return known
 
     def check_cookie_name(self, name: str) -> None:
         """Refuse a prefix whose promise the app cannot keep (RFC 6265bis 4.1.3, compared as browsers do)."""
@@ -180,15 +348,20 @@ class JamState:
                 hint="Set JAM_HTTPS, or choose a name without the prefix.",
             )
 
-    def resolve(self, request: Request) -> Resolved:
+    def resolve(self, request: Request, wanted: Wanted | None = None) -> Resolved:
         """Who is calling; looked up once in a request.
+
+        Args:
+            request: The request.
+            wanted: Which credentials count, if not all that the app looks for. Whom they prove is the caller from
+                then on.
 
         Raises:
             StoreUnavailable: Once in a request, as an ``HTTPException`` or for the app's own handler. Whoever
                 asks again, an error page for one, sees an anonymous caller.
         """
         resolved: Resolved | None = request.__dict__.get(RESOLVED)
-        if resolved is None:
+        if resolved is None or wanted is not None:
             handled = sys.exc_info()[1]
             if isinstance(handled, StoreUnavailable):  # this is an app's own error page for it, which may ask
                 self.note_unavailable(request, handled)
@@ -196,12 +369,40 @@ class JamState:
             try:
                 if not self._ready:
                     self.prepare()
-                resolved = self._look(request)
+                places = self._places if wanted is None else self.places(wanted)
+                if resolved is not None and (places is self._places or resolved.retry_after is not None):
+                    return resolved
+                found = self._look(request, places)
             except StoreUnavailable as error:
                 self.note_unavailable(request, error)
                 raise to_raise(current_app, error) from error
-            setattr(request, RESOLVED, resolved)
+            if resolved is not None:
+                found.changes, found.handle, found.marked = resolved.changes, resolved.handle, resolved.marked
+            setattr(request, RESOLVED, found)
+            return found
         return resolved
+
+    @contextmanager
+    def answering_503(self) -> Iterator[None]:
+        """Make of a store that fails what Flask answers with 503, if this is a request.
+
+        Raises:
+            StoreUnavailable: As an ``HTTPException`` or for the app's own handler.
+        """
+        try:
+            yield
+        except StoreUnavailable as error:
+            if not request_ctx:
+                raise
+            request = current_context().request
+            self.note_unavailable(request, error)
+            raise to_raise(current_app, error) from error
+
+    def csrf_keys(self) -> KeySet:
+        """What signs the values of the double submit."""
+        if self._csrf_keys is None:
+            self._csrf_keys = self.jam.derived_keys("csrf HS256")
+        return self._csrf_keys
 
     def note_unavailable(self, request: Request, error: StoreUnavailable) -> None:
         """The store failed in this request: whoever asks from now on sees an anonymous caller, if nobody is known."""
@@ -239,7 +440,7 @@ class JamState:
         resolved: Resolved | None = request.__dict__.get(RESOLVED)
         if resolved is not None and resolved.handle is not None:
             yield resolved.handle
-        for cookie in self._cookies:
+        for cookie in self._places.cookies:
             if cookie.name == carrier_name:
                 yield from cookie.read(request.environ)
 
@@ -257,27 +458,56 @@ class JamState:
                 raise to_raise(current_app, error) from error
         return csrf_refusal(request, self.trusted_origins)
 
-    def _look(self, request: Request) -> Resolved:
-        """Try every carrier, headers first, each kind in the order in which the extensions were set up."""
+    def _look(self, request: Request, places: Places) -> Resolved:
+        """Try every carrier: headers, cookies, bodies, each kind in the order in which the extensions were set up."""
         environ = request.environ
+        headers, cookies, bodies = places
         error: JamError | None = None
-        for header in self._headers:
+        presented: str | None = None
+        if bodies:
+            in_bodies = [(body, value) for body in bodies for value in body.read(request)]
+            # RFC 6750 2: one way to send a token. A cookie beside it is none: browsers send it unasked.
+            if len(in_bodies) + any(header.read(environ) is not None for header in headers) > 1:
+                return Resolved(ANONYMOUS, InvalidRequest())
+        for header in headers:
             value = header.read(environ)
             if value is not None:
                 try:
-                    return Resolved(header.verify(value))
-                except CredentialError as refused:
-                    error = _more_telling(error, refused)
-        if self._cookies and "HTTP_COOKIE" in environ:
-            for cookie in self._cookies:
+                    return self._proved(request, header, value)
+                except (CredentialError, UserInactive) as refused:
+                    error, presented = _more_telling(error, refused), value
+        if cookies and "HTTP_COOKIE" in environ:
+            for cookie in cookies:
                 for value in cookie.read(environ):
                     if (forged := csrf_refusal(request, self.trusted_origins)) is not None:
                         return Resolved(ANONYMOUS, forged)
                     try:
-                        return Resolved(cookie.verify(value))
-                    except CredentialError as refused:
-                        error = _more_telling(error, refused)
-        return Resolved(ANONYMOUS, error)
+                        return self._proved(request, cookie, value)
+                    except (CredentialError, UserInactive) as refused:
+                        error, presented = _more_telling(error, refused), value
+        if bodies:
+            for body, value in in_bodies:
+                try:
+                    return self._proved(request, body, value)
+                except (CredentialError, UserInactive) as refused:
+                    error, presented = _more_telling(error, refused), value
+        return Resolved(ANONYMOUS, error, presented)
+
+    def _proved(self, request: Request, carrier: Carrier, value: str) -> Resolved:
+        """Whom a credential proves, if the app agrees."""
+        resolved = Resolved(carrier.verify(value), None, value, carrier.location)
+        if self.vet is not None and any(functions.vets for functions in self.callbacks):
+            before = request.__dict__.get(RESOLVED)
+            # Who asks while the app is being asked, its own functions above all, sees nobody yet; if they fail, nobody
+            # at all.
+            request.__dict__[RESOLVED] = Resolved(ANONYMOUS)
+            try:
+                self.vet(self, resolved)
+            except (CredentialError, UserInactive):
+                _restore(request, before)
+                raise
+            _restore(request, before)
+        return resolved
 
     # -- the response ---------------------------------------------------------------------------------------
 
@@ -343,6 +573,22 @@ class JamState:
         return bool(self._wanted)
 
 
+def _places(carriers: Iterable[Carrier]) -> Places:
+    found = tuple(carriers)
+    return Places(
+        tuple(carrier for carrier in found if isinstance(carrier, HeaderCarrier)),
+        tuple(carrier for carrier in found if isinstance(carrier, CookieCarrier)),
+        tuple(carrier for carrier in found if isinstance(carrier, (QueryCarrier, JSONCarrier))),
+    )
+
+
+def _restore(request: Request, before: Resolved | None) -> None:
+    if before is None:
+        request.__dict__.pop(RESOLVED, None)
+    else:
+        request.__dict__[RESOLVED] = before
+
+
 def _more_telling(known: JamError | None, new: JamError) -> JamError:
     """Which error to keep: "expired" says more than "invalid", which one kind of token says of another too."""
     new.__traceback__ = new.__context__ = None  # kept on the request, its frames would be garbage in a circle
@@ -362,6 +608,28 @@ def state_of(app: Flask) -> JamState:
             hint="Set up JWTExtension(jam, app) or SessionExtension(jam, app) first.",
         )
     return state
+
+
+def prepared_state() -> JamState:
+    """The state of the current app, its configuration read.
+
+    Raises:
+        ConfigError: If no extension of Jam was set up on it, or its configuration is unfit.
+    """
+    state = state_of(current_app)
+    with state.answering_503():
+        state.prepare()
+    return state
+
+
+def device_of(request: Request) -> dict[str, str]:
+    """What may help a person to recognise their own device in a list: never trusted for anything else."""
+    found = {"user_agent": request.environ.get("HTTP_USER_AGENT", ""), "address": request.remote_addr or ""}
+    return {name: _printable(value) for name, value in found.items() if value}
+
+
+def _printable(value: str) -> str:
+    return "".join(character if " " <= character <= "~" else "?" for character in value[:255])
 
 
 def resolve() -> Resolved:

@@ -1,0 +1,421 @@
+"""Tokens in a view: make them, demand them, read the one that came. The names are those of Flask-JWT-Extended."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import timedelta
+from typing import Any
+
+from flask import Request, request
+from flask.globals import request_ctx
+
+from jam.checkpoints import Checkpoint
+from jam.crypto.jws import read_header
+from jam.errors import (
+    AuthenticationRequired,
+    ConfigError,
+    CSRFFailed,
+    FreshnessRequired,
+    InvalidValue,
+    JamError,
+    TokenExpired,
+    TokenInvalid,
+)
+from jam.ext.flask.callbacks import call
+from jam.ext.flask.csrf import csrf_token_matches, new_csrf_token
+from jam.ext.flask.guards import Guard, enter
+from jam.ext.flask.negotiation import to_raise
+from jam.ext.flask.request import JamState, Wanted, current_context, device_of, prepared_state, resolve
+from jam.ext.flask.settings import LOCATIONS, seconds
+from jam.ext.flask.users import TOKEN_METHODS, roles_of, subject_of
+from jam.identity import Identity
+
+__all__ = [
+    "TokenRequired",
+    "create_access_token",
+    "create_refresh_token",
+    "decode_token",
+    "get_csrf_token",
+    "get_jti",
+    "get_jwt",
+    "get_jwt_header",
+    "get_jwt_identity",
+    "get_jwt_request_location",
+    "get_unverified_jwt_headers",
+    "jwt_required",
+    "rotate_refresh_token",
+    "verify_jwt_in_request",
+]
+
+_OWN_CLAIMS = frozenset(("type", "fresh"))
+
+
+# -- making -------------------------------------------------------------------------------------------------
+
+
+def create_access_token(
+    identity: Any,
+    fresh: bool | float | timedelta = False,
+    expires_delta: timedelta | float | None = None,
+    additional_claims: Mapping[str, Any] | None = None,
+    additional_headers: Mapping[str, Any] | None = None,
+) -> str:
+    """An access token for an identity; see ``AccessTokens.issue``.
+
+    Args:
+        identity: A string, or a user with ``get_id()``, or what ``user_identity_loader`` makes a string of.
+        fresh: Whether the person has just proved who they are; or for how long that is to count, in seconds or as a
+            ``timedelta``.
+        expires_delta: The token's lifetime, as a ``timedelta`` or in seconds; ``JWT_ACCESS_TOKEN_EXPIRES`` if left out.
+        additional_claims: More claims, instead of those of ``additional_claims_loader``. ``roles`` (a list) and
+            ``scope`` (a string) mean what ``HasRole`` and ``HasScope`` ask; registered claims cannot be among them.
+        additional_headers: More JOSE headers, instead of those of ``additional_headers_loader``.
+
+    Raises:
+        InvalidValue: If an argument cannot be what it is.
+        StoreUnavailable: As an ``HTTPException`` in a request, if the subject's generation cannot be read.
+    """
+    state = prepared_state()
+    subject = subject_of(state, identity)
+    claims, headers = _additional(state, identity, additional_claims, additional_headers)
+    now = state.clock()
+    if isinstance(fresh, bool):
+        claims["fresh"] = fresh
+    else:
+        claims["fresh"] = int(now + _positive("fresh", fresh))
+    claims["type"] = "access"
+    roles, scopes = claims.pop("roles", ()), claims.pop("scope", "")
+    if not isinstance(scopes, str):
+        raise InvalidValue("The claim 'scope' is a string of scopes with spaces between them (RFC 8693 4.2).")
+    signed_in_at, amr = (now, ()) if fresh else _carried_over(subject)
+    if not roles:
+        roles = _current_roles(state, identity, subject)
+    with state.answering_503():
+        return state.jam.access_tokens.issue(
+            subject, scopes=scopes.split(), roles=roles, lifetime=_lifetime(expires_delta),
+            authenticated_at=signed_in_at, amr=amr, not_before=now if state.tokens.encode_nbf else None,
+            claims=claims, headers=headers,
+        )  # fmt: skip
+
+
+def create_refresh_token(
+    identity: Any,
+    expires_delta: timedelta | float | None = None,
+    additional_claims: Mapping[str, Any] | None = None,
+    additional_headers: Mapping[str, Any] | None = None,
+) -> str:
+    """The first refresh token of a new family; see ``RefreshTokens.issue``.
+
+    Args:
+        identity: As for ``create_access_token``.
+        expires_delta: When the whole family ends, as a ``timedelta`` or in seconds from now;
+            ``JWT_REFRESH_TOKEN_EXPIRES`` if left out, and never more than that.
+        additional_claims: More claims, in every token of the family; registered ones cannot be among them.
+        additional_headers: More JOSE headers, likewise.
+
+    Raises:
+        InvalidValue: If an argument cannot be what it is.
+        StoreUnavailable: As an ``HTTPException`` in a request, if the family cannot be kept.
+    """
+    state = prepared_state()
+    subject = subject_of(state, identity)
+    claims, headers = _additional(state, identity, additional_claims, additional_headers)
+    claims["fresh"] = False
+    with state.answering_503():
+        return state.jam.refresh_tokens.issue(
+            subject, lifetime=_lifetime(expires_delta), claims=claims, headers=headers,
+            authenticated_at=state.clock(), details=device_of(request) if request_ctx else None,
+        )  # fmt: skip
+
+
+def rotate_refresh_token() -> str:
+    """The successor of the refresh token that this request brought; for a view with ``jwt_required(refresh=True)``.
+
+    Who presents the same token again within the overlap (``JAM_REFRESH_TOKENS_OVERLAP``, ten seconds) gets the same
+    successor; later, that is a theft and ends the family.
+
+    Raises:
+        ConfigError: If the view does not demand a refresh token.
+        TokenRevoked: If the family ended meanwhile; as an ``HTTPException``.
+        StoreUnavailable: As an ``HTTPException``, if nobody can tell.
+    """
+    state = prepared_state()
+    resolved = resolve()
+    if resolved.identity.method != "refresh_token" or resolved.credential is None:
+        raise ConfigError(
+            "rotate_refresh_token() is called where no refresh token was demanded.",
+            hint="Guard the view with @jwt_required(refresh=True).",
+        )
+    with state.answering_503():
+        return state.jam.refresh_tokens.rotate(resolved.credential)
+
+
+def _additional(
+    state: JamState, identity: Any, claims: Mapping[str, Any] | None, headers: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
+    """The claims and headers that were given, or else those of the app's loaders."""
+    if claims is None and (loader := state.callback("additional_claims_loader")) is not None:
+        claims = call(loader, identity)
+    if headers is None and (loader := state.callback("additional_headers_loader")) is not None:
+        headers = call(loader, identity)
+    if claims is not None and not isinstance(claims, Mapping):
+        raise InvalidValue("additional_claims is a mapping.")
+    if taken := _OWN_CLAIMS & (claims or {}).keys():
+        raise InvalidValue(f"The claim {min(taken)!r} is not the caller's to set.")
+    return dict(claims or {}), headers
+
+
+def _carried_over(subject: str) -> tuple[float | None, tuple[str, ...]]:
+    """When and how the subject signed in, if the caller's own credential says so: a refresh changes neither."""
+    if not request_ctx:
+        return None, ()
+    identity = resolve().identity
+    return (identity.authenticated_at, identity.amr) if identity.subject == subject else (None, ())
+
+
+def _current_roles(state: JamState, identity: Any, subject: str) -> Collection[str]:
+    """The roles of the subject as the app knows them now, if it says."""
+    if state.callback("get_user_roles") is None:
+        return ()
+    user = None if isinstance(identity, str) else identity
+    if user is None:
+        loader = state.callback("user_loader")
+        user = None if loader is None else call(loader, subject)
+    return () if user is None else sorted(roles_of(state, user) or ())
+
+
+def _lifetime(expires_delta: timedelta | float | None) -> float | None:
+    if isinstance(expires_delta, bool):
+        raise InvalidValue(
+            "expires_delta is False: a token that never expires can never be trusted again once it has leaked.",
+            hint="Give a timedelta. Who should stay signed in gets a refresh token and rotates it.",
+        )
+    return None if expires_delta is None else seconds(expires_delta)
+
+
+def _positive(name: str, given: float | timedelta) -> float:
+    value = seconds(given) if isinstance(given, (int, float, timedelta)) else -1.0
+    if not 0 < value < 1e12:  # noqa: PLR2004 - whoever asks for more means something else
+        raise InvalidValue(f"{name} is a positive number of seconds or a timedelta.")
+    return value
+
+
+# -- demanding ----------------------------------------------------------------------------------------------
+
+
+class TokenRequired(Checkpoint):
+    """The caller was proved by a token; for ``jwt_required``, which also says which tokens count.
+
+    Args:
+        optional: Let the anonymous pass, too.
+        fresh: The token was made with ``fresh``.
+        refresh: It is a refresh token.
+        verify_type: It is of the one kind and not of the other.
+    """
+
+    def __init__(
+        self, *, optional: bool = False, fresh: bool = False, refresh: bool = False, verify_type: bool = True
+    ) -> None:
+        self.optional = optional
+        self.fresh = fresh
+        self.refresh = refresh
+        self.verify_type = verify_type
+
+    def takes_refresh_tokens(self) -> bool:
+        """Whether a refresh token may pass."""
+        return self.refresh or not self.verify_type
+
+    def refusal(self, identity: Identity, now: float) -> JamError | None:
+        """Why not, or ``None``."""
+        if identity.subject is None or identity.method not in TOKEN_METHODS:
+            return None if self.optional else AuthenticationRequired()
+        if self.fresh:
+            until = identity.payload.get("fresh")
+            if until is not True and (isinstance(until, bool) or not isinstance(until, (int, float)) or until <= now):
+                return FreshnessRequired()
+        return None
+
+    def protects(self) -> bool:
+        """Not if anonymous callers pass."""
+        return not self.optional
+
+    def __repr__(self) -> str:
+        said = [name for name in ("optional", "fresh", "refresh") if getattr(self, name)]
+        told = [f"{name}=True" for name in said] + ([] if self.verify_type else ["verify_type=False"])
+        return f"jwt_required({', '.join(told)})"
+
+
+def jwt_required(
+    optional: bool = False,
+    fresh: bool = False,
+    refresh: bool = False,
+    locations: str | Collection[str] | None = None,
+    verify_type: bool = True,
+) -> Guard:
+    """Guard a view: the caller must bring an access token. Written with its parentheses: ``@jwt_required()``.
+
+    Args:
+        optional: Let callers without a good token in, as anonymous ones.
+        fresh: Demand that the token was made with ``fresh``.
+        refresh: Demand a refresh token instead.
+        locations: Where to look here, of headers, cookies, query_string and json; everywhere the app looks if left out.
+        verify_type: ``False`` takes both kinds, for a view that revokes whatever it is shown.
+
+    Raises:
+        ConfigError: If ``locations`` names none of these, or a view was passed.
+    """
+    return Guard(*_demand(optional, fresh, refresh, locations, verify_type))
+
+
+def verify_jwt_in_request(
+    optional: bool = False,
+    fresh: bool = False,
+    refresh: bool = False,
+    locations: str | Collection[str] | None = None,
+    verify_type: bool = True,
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Demand a token of the current request, as ``jwt_required`` does.
+
+    Returns:
+        The token's header and payload; ``None`` for an anonymous caller.
+
+    Raises:
+        HTTPException: The refusal.
+        ConfigError: As for ``jwt_required``.
+    """
+    checkpoints, wanted = _demand(optional, fresh, refresh, locations, verify_type)
+    refused = enter(checkpoints, wanted)
+    if refused is not None:
+        context = current_context()
+        error = resolve().refusal or AuthenticationRequired()
+        raised = to_raise(context.app, error)
+        if not isinstance(raised, JamError):
+            raised.response = context.app.make_response(refused)
+        raise raised
+    resolved = resolve()
+    if resolved.identity.subject is None or resolved.credential is None:
+        return None
+    return read_header(resolved.credential), resolved.identity.payload
+
+
+def _demand(
+    optional: object, fresh: bool, refresh: bool, locations: str | Collection[str] | None, verify_type: bool
+) -> tuple[tuple[TokenRequired], Wanted]:
+    if not isinstance(optional, bool):
+        raise ConfigError("jwt_required is written with parentheses.", hint="Write @jwt_required() above the view.")
+    named = None
+    if locations is not None:
+        named = frozenset((locations,) if isinstance(locations, str) else locations)
+        if not named or named - set(LOCATIONS):
+            raise ConfigError(f"locations lists some of {', '.join(LOCATIONS)}.")
+    methods = TOKEN_METHODS if not verify_type else frozenset(("refresh_token" if refresh else "jwt",))
+    demanded = TokenRequired(optional=optional, fresh=fresh, refresh=refresh, verify_type=verify_type)
+    return (demanded,), Wanted(methods, named)
+
+
+# -- reading ------------------------------------------------------------------------------------------------
+
+
+def get_jwt() -> dict[str, Any]:
+    """The claims of the token that this request was let in with; empty for a caller without."""
+    identity = resolve().identity
+    return identity.payload if identity.method in TOKEN_METHODS else {}
+
+
+def get_jwt_header() -> dict[str, Any]:
+    """The JOSE header of that token; empty for a caller without."""
+    resolved = resolve()
+    if resolved.identity.method not in TOKEN_METHODS or resolved.credential is None:
+        return {}
+    return read_header(resolved.credential)
+
+
+def get_jwt_identity() -> str | None:
+    """The subject of that token; ``None`` for a caller without."""
+    identity = resolve().identity
+    return identity.subject if identity.method in TOKEN_METHODS else None
+
+
+def get_jwt_request_location() -> str | None:
+    """Where that token was: headers, cookies, query_string or json; ``None`` for a caller without."""
+    resolved = resolve()
+    return resolved.location if resolved.identity.method in TOKEN_METHODS else None
+
+
+def decode_token(encoded_token: str, csrf_value: str | None = None, allow_expired: bool = False) -> dict[str, Any]:
+    """The claims of a good access or refresh token of this app.
+
+    Args:
+        encoded_token: The token.
+        csrf_value: The double-submit value that must belong to it, if any is to be checked.
+        allow_expired: Take one that has expired, too; whether it was revoked is not asked of such.
+
+    Raises:
+        TokenInvalid: If it is not good; the subclasses say why.
+        CSRFFailed: If the value does not belong to it.
+        StoreUnavailable: If revocation cannot be asked about.
+    """
+    jam = prepared_state().jam
+    source = jam.refresh_tokens if _is_refresh(encoded_token) else jam.access_tokens
+    try:
+        claims = source.verify(encoded_token).payload
+    except TokenExpired:
+        if not allow_expired:
+            raise
+        claims = source.claims(encoded_token)
+    if csrf_value is not None:
+        if not csrf_token_matches(prepared_state().csrf_keys(), encoded_token, csrf_value):
+            raise CSRFFailed("The double-submit value does not belong to the token.")
+    return claims
+
+
+def get_jti(encoded_token: str) -> str | None:
+    """The token's name: its ``jti``, be it expired or not.
+
+    Raises:
+        TokenInvalid: If it is none of this app's.
+    """
+    name: str | None = claims_of(prepared_state(), encoded_token).get("jti")
+    return name
+
+
+def get_csrf_token(encoded_token: str) -> str:
+    """A double-submit value for a token that is kept in a cookie: a new one each time, all of them good."""
+    return new_csrf_token(prepared_state().csrf_keys(), encoded_token)
+
+
+def get_unverified_jwt_headers(encoded_token: str) -> dict[str, Any]:
+    """The token's JOSE header, whoever wrote it.
+
+    Raises:
+        TokenInvalid: If it has none.
+    """
+    return read_header(encoded_token)
+
+
+def claims_of(state: JamState, token: str) -> dict[str, Any]:
+    """The claims of an access or refresh token of this app, be it expired, revoked or not.
+
+    Raises:
+        TokenInvalid: If it is none.
+    """
+    source = state.jam.refresh_tokens if _is_refresh(token) else state.jam.access_tokens
+    return source.claims(token)
+
+
+def _is_refresh(token: str) -> bool:
+    typ = read_header(token).get("typ")
+    return isinstance(typ, str) and typ.lower().removeprefix("application/") == "refresh+jwt"
+
+
+def refused_token(state: JamState, request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Header and claims of the token that this request was refused with, for the app's own answers.
+
+    Both are empty if there is none of ours.
+    """
+    resolved = state.resolve(request)
+    try:
+        token = resolved.credential or ""
+        return read_header(token), claims_of(state, token)
+    except TokenInvalid:
+        return {}, {}
