@@ -27,6 +27,8 @@ class Identity(msgspec.Struct, frozen=True, eq=False):
         credential_id: The public name of the credential: a token's ``jti`` or a session's id.
         client_id: The OAuth client the token was made for (RFC 9068).
         generation: The generation the credential was made in; see ``Store.advance``.
+        fresh: Whether the person proved who they are for this credential; a session that a remembered browser got is
+            not fresh. A token says so itself, in its claim.
     """
 
     subject: str | None
@@ -40,6 +42,7 @@ class Identity(msgspec.Struct, frozen=True, eq=False):
     credential_id: str | None = None
     client_id: str | None = None
     generation: int = 0
+    fresh: bool = True
 
     @property
     def payload(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from jam.config import (
     settings_from,
 )
 from jam.credentials.access_tokens import AccessTokens
+from jam.credentials.logins import Logins
 from jam.credentials.refresh_tokens import RefreshTokens
 from jam.credentials.sessions import Sessions
 from jam.crypto.keys import HMACKey, Key, KeySet, RSAKey, derive
@@ -96,6 +97,7 @@ class Jam:
         self._access_tokens: AccessTokens | None = None
         self._refresh_tokens: RefreshTokens | None = None
         self._remember_me: RefreshTokens | None = None
+        self._logins: Logins | None = None
         self._made_up_secret: Secret | None = None
         self._sessions: Sessions | None = None
         _all_jams.add(self)
@@ -263,6 +265,18 @@ class Jam:
                     keys = self.derived_keys("remember me HS256")
                     self._remember_me = self._families(keys, self.settings.remember_me, "remember_me")
         return self._remember_me
+
+    @property
+    def logins(self) -> Logins:
+        """What lists and ends sessions together with the browsers that remember them."""
+        if self._logins is None:
+            with self._lock:
+                if self._logins is None:
+                    self._logins = Logins(
+                        self.sessions, self.remember_me, self.derived_keys("restored sessions HS512", "HS512").current,
+                        store=self.store, clock=self.clock, events=self.events,
+                    )  # fmt: skip
+        return self._logins
 
     def _families(self, keys: KeySet, settings: RefreshTokenSettings | RememberMeSettings, kind: str) -> RefreshTokens:
         tokens, name = self.settings.access_tokens, self.settings.name

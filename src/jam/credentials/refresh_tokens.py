@@ -249,6 +249,14 @@ class RefreshTokens:
         """
         return json_decode_object(self._read(token)[1])
 
+    def family_of(self, token: str) -> str:
+        """The public name of the family of a token of ours, whatever became of it.
+
+        Raises:
+            TokenInvalid: If it is not one of ours.
+        """
+        return self._read(token)[2]
+
     def _read(self, token: str) -> tuple[_Claims, bytes, str, int]:
         """Claims, their text, family and number of a token that we signed."""
         _, _, text = self._verify_signature(token)

@@ -15,8 +15,8 @@ import msgspec
 
 from jam.config import SessionSettings
 from jam.crypto.encoding import json_encode
-from jam.crypto.handles import ID, bucket_of, bucket_of_id, matches, new_handle, split_handle
-from jam.errors import ConcurrentUpdate, GenerationOutdated, InvalidValue, SessionInvalid
+from jam.crypto.handles import ID, bucket_of, bucket_of_id, handle_from, matches, new_handle, split_handle
+from jam.errors import ConcurrentUpdate, GenerationOutdated, InvalidValue, RecordExists, SessionInvalid
 from jam.events import Events, SessionEnded, SessionRenewed, SessionStarted, SubjectRevoked
 from jam.identity import Identity
 from jam.stores.base import Found, Record, Store, check_subject, touch_is_due
@@ -43,6 +43,9 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
         roles: The roles it carries.
         scopes: The scopes it carries.
         amr: How the person signed in (RFC 8176).
+        fresh: Whether the person proved who they are in this session; not if a remembered browser got it.
+        device: What was said of the browser when it signed in, for lists: never trusted for anything else.
+        family_id: The name of the family in ``Jam.remember_me`` that it belongs to, if its browser is remembered.
     """
 
     id: str
@@ -55,6 +58,9 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     roles: frozenset[str]
     scopes: frozenset[str]
     amr: tuple[str, ...]
+    fresh: bool = True
+    device: Mapping[str, str] = {}
+    family_id: str | None = None
 
 
 class Sessions:
@@ -83,6 +89,12 @@ class Sessions:
         scopes: Collection[str] = (),
         amr: Sequence[str] = (),
         generation: int | None = None,
+        authenticated_at: float | None = None,
+        fresh: bool = True,
+        device: Mapping[str, str] | None = None,
+        family_id: str | None = None,
+        ends_at: float | None = None,
+        material: bytes | None = None,
     ) -> str:
         """Start a session; always with a new handle (ASVS 7.2.4).
 
@@ -94,6 +106,13 @@ class Sessions:
             amr: How the person signed in.
             generation: The subject's generation as read *before* the caller was authenticated; read now if
                 left out.
+            authenticated_at: When the person proved who they are, in seconds since the epoch; now if left out.
+            fresh: Whether that was for this session.
+            device: What to show of the browser in lists.
+            family_id: The family in ``Jam.remember_me`` that it belongs to.
+            ends_at: When it ends in any case, if that is before the end of its lifetime.
+            material: ``MATERIAL_BYTES`` that nobody can guess, to make the handle of instead of random ones: whoever
+                is first starts the session, and the others get the handle of the same one.
 
         Returns:
             The handle. It is not kept anywhere; only whoever holds it can use the session.
@@ -104,8 +123,18 @@ class Sessions:
             StoreUnavailable: If nothing could be kept.
         """
         now = self._clock()
-        handle, session_id, check = new_handle(bucket_of(_checked_subject(subject)))
-        content: dict[str, Any] = {"data": _checked_data(data or {}), "auth_time": now}
+        bucket = bucket_of(_checked_subject(subject))
+        handle, session_id, check = new_handle(bucket) if material is None else handle_from(bucket, material)
+        content: dict[str, Any] = {
+            "data": _checked_data(data or {}),
+            "auth_time": now if authenticated_at is None else authenticated_at,
+        }
+        if not fresh:
+            content["fresh"] = False
+        if device:
+            content["device"] = dict(device)
+        if family_id is not None:
+            content["family"] = family_id
         for name, values in (("roles", roles), ("scopes", scopes), ("amr", amr)):
             if isinstance(values, str) or not all(isinstance(value, str) and value for value in values):
                 raise InvalidValue(f"{name} is a collection of non-empty strings.")
@@ -115,9 +144,14 @@ class Sessions:
             kind=KIND, id=session_id, subject=subject, check=check,
             generation=self.generation(subject) if generation is None else generation,
             data=content, created_at=now, touched_at=now,
-            idle_for=self._settings.idle_for, ends_at=now + self._settings.lifetime,
+            idle_for=self._settings.idle_for, ends_at=min(now + self._settings.lifetime, ends_at or float("inf")),
         )  # fmt: skip
-        self._store.add(record, now)
+        try:
+            self._store.add(record, now)
+        except RecordExists:
+            if material is None:
+                raise
+            return handle
         self._events.emit(SessionStarted(at=now, subject=subject, session_id=session_id))
         return handle
 
@@ -163,6 +197,7 @@ class Sessions:
             record.id,
             None,
             record.generation,
+            content.get("fresh", True),
         )
 
     def update(self, handle: str, data: Mapping[str, Any], drop: Iterable[str] = ()) -> Mapping[str, Any]:
@@ -197,12 +232,16 @@ class Sessions:
         Raises:
             StoreUnavailable: If it could not be ended.
         """
+        return self.take(handle) is not None
+
+    def take(self, handle: str) -> Session | None:
+        """As ``delete``; gives what the session was."""
         found = self._find(handle)
         if found is None or self._store.take(KIND, found.record.id, self._clock()) is None:
-            return False
+            return None
         record = found.record
         self._events.emit(SessionEnded(at=self._clock(), subject=record.subject, session_id=record.id))
-        return True
+        return _session(record)
 
     def delete_by_id(self, subject: str, session_id: str) -> bool:
         """End one of a subject's own sessions by its public name; ``False`` if it is not theirs (ASVS 8.2.2)."""
@@ -224,12 +263,13 @@ class Sessions:
         self._store.advance(subject, (KIND,), now)
         self._events.emit(SubjectRevoked(at=now, subject=subject, kinds=(KIND,)))
 
-    def rework(self, handle: str, *, authenticated_at: float | None = None) -> str:
+    def rework(self, handle: str, *, authenticated_at: float | None = None, fresh: bool | None = None) -> str:
         """A new handle for the session; the old one is dead in the same step. The absolute end stays.
 
         Args:
             handle: The old handle.
             authenticated_at: When the person proved who they are again, if that is why.
+            fresh: Whether that was for this session, if it is to change.
 
         Raises:
             SessionInvalid, ConcurrentUpdate, StoreUnavailable: As for ``update``.
@@ -238,15 +278,19 @@ class Sessions:
         if parts is None:
             raise SessionInvalid
         old_id = parts[0]
-        fresh, new_id, check = new_handle(bucket_of_id(old_id))
+        new, new_id, check = new_handle(bucket_of_id(old_id))
 
         def renew(record: Record) -> Record:
-            data = record.data if authenticated_at is None else {**record.data, "auth_time": authenticated_at}
+            data = {**record.data}
+            if authenticated_at is not None:
+                data["auth_time"] = authenticated_at
+            if fresh is not None:
+                data["fresh"] = fresh
             return msgspec.structs.replace(record, id=new_id, check=check, data=data)
 
         kept = self._change(handle, renew)
         self._events.emit(SessionRenewed(at=self._clock(), subject=kept.subject, session_id=new_id, previous_id=old_id))
-        return fresh
+        return new
 
     def list(self, subject: str, after: str = "", limit: int = 100) -> Sequence[Session]:
         """A page of the subject's live sessions, ordered by id.
@@ -295,7 +339,8 @@ def _session(record: Record) -> Session:
         id=record.id, subject=record.subject, data=content["data"], created_at=record.created_at,
         last_seen_at=record.touched_at, ends_at=record.ends_at, authenticated_at=content["auth_time"],
         roles=frozenset(content.get("roles", ())), scopes=frozenset(content.get("scopes", ())),
-        amr=tuple(content.get("amr", ())),
+        amr=tuple(content.get("amr", ())), fresh=content.get("fresh", True), device=content.get("device", {}),
+        family_id=content.get("family"),
     )  # fmt: skip
 
 

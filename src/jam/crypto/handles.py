@@ -15,11 +15,23 @@ from hashlib import sha256
 
 from jam.crypto.encoding import b64url_decode, b64url_encode
 
-__all__ = ["ID", "bucket_of", "bucket_of_id", "id_for", "matches", "new_handle", "new_id", "split_handle"]
+__all__ = [
+    "ID",
+    "MATERIAL_BYTES",
+    "bucket_of",
+    "bucket_of_id",
+    "handle_from",
+    "id_for",
+    "matches",
+    "new_handle",
+    "new_id",
+    "split_handle",
+]
 
 _BUCKET_BYTES = 2
 _ID_BYTES = 16
 _SECRET_BYTES = 32
+MATERIAL_BYTES = _ID_BYTES + _SECRET_BYTES  #: what a handle is made of, besides its bucket
 ID = re.compile(r"[A-Za-z0-9_-]{24}", re.ASCII)  #: the form of an id
 _HANDLE = re.compile(r"([A-Za-z0-9_-]{24})\.([A-Za-z0-9_-]{43})", re.ASCII)
 
@@ -49,8 +61,13 @@ def id_for(subject: str, name: str) -> str:
 
 def new_handle(bucket: bytes) -> tuple[str, str, bytes]:
     """A new ``(handle, id, check)`` in a bucket. The handle goes to the client, id and check to the store."""
-    record_id = b64url_encode(bucket + secrets.token_bytes(_ID_BYTES)).decode()
-    secret = b64url_encode(secrets.token_bytes(_SECRET_BYTES)).decode()
+    return handle_from(bucket, secrets.token_bytes(MATERIAL_BYTES))
+
+
+def handle_from(bucket: bytes, material: bytes) -> tuple[str, str, bytes]:
+    """The ``(handle, id, check)`` that come of a bucket and of bytes that nobody can guess: always the same ones."""
+    record_id = b64url_encode(bucket + material[:_ID_BYTES]).decode()
+    secret = b64url_encode(material[_ID_BYTES:MATERIAL_BYTES]).decode()
     return f"{record_id}.{secret}", record_id, sha256(secret.encode()).digest()
 
 

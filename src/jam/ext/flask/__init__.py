@@ -13,9 +13,25 @@ from jam.ext.flask.checkpoints import (
     SessionCheckpoint,
     lazy_url_for,
 )
-from jam.ext.flask.extensions import JamExtension, JWTExtension, SessionExtension
+from jam.ext.flask.extensions import JamExtension
 from jam.ext.flask.guards import checkpoint, deny_by_default, login_required, protect, public
+from jam.ext.flask.jwt_extension import JWTExtension
+from jam.ext.flask.login import (
+    FreshLogin,
+    confirm_login,
+    end_login,
+    end_other_logins,
+    fresh_login_required,
+    list_logins,
+    login_fresh,
+    login_remembered,
+    login_url,
+    login_user,
+    logout_user,
+    next_url,
+)
 from jam.ext.flask.request import current_identity
+from jam.ext.flask.session_extension import SessionExtension
 from jam.ext.flask.token_cookies import (
     set_access_cookies,
     set_refresh_cookies,
@@ -49,6 +65,7 @@ __all__ = [
     "Claim",
     "FlaskCheckpoint",
     "Fresh",
+    "FreshLogin",
     "HasRole",
     "HasScope",
     "JWTExtension",
@@ -59,12 +76,16 @@ __all__ = [
     "SessionExtension",
     "UserMixin",
     "checkpoint",
+    "confirm_login",
     "create_access_token",
     "create_refresh_token",
     "current_identity",
     "current_user",
     "decode_token",
     "deny_by_default",
+    "end_login",
+    "end_other_logins",
+    "fresh_login_required",
     "get_csrf_token",
     "get_current_user",
     "get_jti",
@@ -75,7 +96,14 @@ __all__ = [
     "get_unverified_jwt_headers",
     "jwt_required",
     "lazy_url_for",
+    "list_logins",
+    "login_fresh",
+    "login_remembered",
     "login_required",
+    "login_url",
+    "login_user",
+    "logout_user",
+    "next_url",
     "protect",
     "public",
     "rotate_refresh_token",

@@ -41,6 +41,7 @@ V = TypeVar("V", bound=Callable[..., Any])
 _GUARDS = "__jam_checkpoints__"
 _PUBLIC = "__jam_public__"
 _ASYNC = "__jam_async__"
+_METHODS = frozenset(("jwt", "session"))
 
 
 class Guard:
@@ -125,10 +126,24 @@ def checkpoint(*checkpoints: Checkpoint) -> Guard:
 @overload
 def login_required(view: V) -> V: ...
 @overload
-def login_required() -> Guard: ...
-def login_required(view: V | None = None) -> V | Guard:
-    """Guard a view: the caller must be somebody. With or without parentheses."""
-    guard = Guard((Authenticated(),))
+def login_required(*, methods: Collection[str] | None = None) -> Guard: ...
+def login_required(view: V | None = None, *, methods: Collection[str] | None = None) -> V | Guard:
+    """Guard a view: the caller must be somebody. With or without parentheses.
+
+    Args:
+        view: The view.
+        methods: Which kinds of credential count here: ``"session"``, ``"jwt"``; all that the app looks for if left out.
+
+    Raises:
+        ConfigError: If ``methods`` names none of these.
+    """
+    wanted = None
+    if methods is not None:
+        named = frozenset((methods,) if isinstance(methods, str) else methods)
+        if not named or named - _METHODS:
+            raise ConfigError(f"methods lists some of {', '.join(sorted(_METHODS))}.")
+        wanted = Wanted(named)
+    guard = Guard((Authenticated(),), wanted)
     return guard if view is None else guard(view)
 
 

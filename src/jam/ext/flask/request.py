@@ -33,7 +33,7 @@ from jam.errors import (
 from jam.ext.flask.carriers import Carrier, CookieCarrier, HeaderCarrier, JSONCarrier, QueryCarrier, header_key
 from jam.ext.flask.csrf import csrf_refusal
 from jam.ext.flask.negotiation import quoted, to_raise
-from jam.ext.flask.settings import AppSettings, TokenOptions, token_options
+from jam.ext.flask.settings import AppSettings, LoginOptions, TokenOptions, login_options, token_options
 from jam.identity import ANONYMOUS, Identity
 from jam.jam import Jam
 
@@ -70,6 +70,7 @@ class Places(NamedTuple):
     headers: tuple[HeaderCarrier, ...]
     cookies: tuple[CookieCarrier, ...]
     bodies: tuple[QueryCarrier | JSONCarrier, ...]
+    remembers: bool = False  # whether a session's cookie is among them, that another may stand in for
 
 
 class Resolved:
@@ -182,6 +183,10 @@ class JamState:
         self.https = True
         self.tokens = TokenOptions()
         self._csrf_keys: KeySet | None = None
+        self.login = LoginOptions()
+        self.session_cookie: str | None = None
+        self.remember_cookie = ""
+        self.restore: Callable[[JamState, Request], Resolved | None] | None = None
         self.access_cookie = ""
         self.refresh_cookie = ""
         self.trusted_origins: frozenset[str] = frozenset()
@@ -236,6 +241,7 @@ class JamState:
         self.https = https if https is not None else not (settings.debug or source.allows_weak_secrets())
         self.trusted_origins = frozenset(settings.csrf.trusted_origins)
         self.tokens = token_options(app.config, https=self.https)
+        self.login = login_options(app.config, https=self.https)
         methods = {method for _, _, method in self._wanted}
         if "session" in methods or ("jwt" in methods and not settings.access_tokens.stateless):
             self.jam.store.check()  # what is missing should show at the first request, not at the first sign-in
@@ -253,9 +259,10 @@ class JamState:
         """Work out where to look: where the extensions were told to, unless the app's configuration says otherwise."""
         options = self.tokens
         named = {HeaderCarrier: options.header_name, CookieCarrier: options.access_cookie_name}
+        at_root = options.access_cookie_path == "/" and options.cookie_domain is None
         usual: dict[type[Carrier], str] = {
             HeaderCarrier: options.header_name or "Authorization",
-            CookieCarrier: options.access_cookie_name or self._cookie_name("access_token_cookie"),
+            CookieCarrier: options.access_cookie_name or self._prefixed("access_token_cookie", whole=at_root),
             QueryCarrier: options.query_string_name,
             JSONCarrier: options.json_key,
         }
@@ -272,11 +279,15 @@ class JamState:
         self._token_locations = frozenset(kind.location for kind, _, method in entries if method == "jwt")
         cookies = [name for kind, name, method in entries if method == "jwt" and kind is CookieCarrier]
         self.access_cookie = cookies[0] if cookies else usual[CookieCarrier]
-        self.refresh_cookie = options.refresh_cookie_name or self._cookie_name("refresh_token_cookie", narrow=True)
+        self.refresh_cookie = options.refresh_cookie_name or self._prefixed("refresh_token_cookie", whole=False)
+        whole = self.login.path == "/" and self.login.domain is None
+        self.remember_cookie = self.login.name or self._prefixed("remember_token", whole=whole)
         self._note_names([(kind, name) for kind, name, _ in entries])
+        if self.session_cookie is not None:
+            self._cookie_names += (self.remember_cookie,)
 
         made = [(method, self._carrier(kind, name, method)) for kind, name, method in entries]
-        self._places = _places(carrier for _, carrier in made)
+        self._places = _places(made)
         headers = [name for kind, name, method in entries if method == "jwt" and kind is HeaderCarrier]
         refresh: list[tuple[type[Carrier], str]] = [
             *((HeaderCarrier, name) for name in headers or [usual[HeaderCarrier]]),
@@ -305,12 +316,15 @@ class JamState:
             return lambda token: self.jam.refresh_tokens.verify(token)  # noqa: PLW0108 - opened when first needed
         return self.jam.sessions.verify if method == "session" else self.jam.access_tokens.verify
 
-    def _cookie_name(self, name: str, *, narrow: bool = False) -> str:
-        """One of Jam's own names, with the prefix whose promise the cookie keeps (RFC 6265bis 4.1.3)."""
-        options = self.tokens
+    def _prefixed(self, name: str, *, whole: bool) -> str:
+        """One of Jam's own cookie names, with the prefix whose promise it keeps (RFC 6265bis 4.1.3).
+
+        Args:
+            name: The name.
+            whole: Whether the cookie is for the whole host, and for no other.
+        """
         if not self.https:
             return name
-        whole = not narrow and options.access_cookie_path == "/" and options.cookie_domain is None
         return f"__Host-{name}" if whole else f"__Secure-{name}"
 
     def looks_in_cookies(self) -> bool:
@@ -331,7 +345,7 @@ class JamState:
                 )
             locations = self._token_locations if wanted.locations is None else wanted.locations
             known = _places(
-                carrier for method, carrier in self._all
+                (method, carrier) for method, carrier in self._all
                 if method in wanted.methods
                 and (carrier.location in locations or (method == "session" and wanted.locations is None))
             )  # fmt: skip
@@ -377,8 +391,11 @@ class JamState:
                 self.note_unavailable(request, error)
                 raise to_raise(current_app, error) from error
             if resolved is not None:
-                found.changes, found.handle, found.marked = resolved.changes, resolved.handle, resolved.marked
+                found.changes = (*resolved.changes, *found.changes)
+                found.handle, found.marked = found.handle or resolved.handle, resolved.marked
             setattr(request, RESOLVED, found)
+            if found.changes:
+                self.mark_response(request, found)
             return found
         return resolved
 
@@ -461,41 +478,57 @@ class JamState:
     def _look(self, request: Request, places: Places) -> Resolved:
         """Try every carrier: headers, cookies, bodies, each kind in the order in which the extensions were set up."""
         environ = request.environ
-        headers, cookies, bodies = places
+        in_bodies: list[tuple[Carrier, str]] = []
+        if places.bodies:
+            in_bodies = [(body, value) for body in places.bodies for value in body.read(request)]
+            # RFC 6750 2: one way to send a token. A cookie beside it is none: browsers send it unasked.
+            if len(in_bodies) + any(header.read(environ) is not None for header in places.headers) > 1:
+                return Resolved(ANONYMOUS, InvalidRequest())
         error: JamError | None = None
         presented: str | None = None
-        if bodies:
-            in_bodies = [(body, value) for body in bodies for value in body.read(request)]
-            # RFC 6750 2: one way to send a token. A cookie beside it is none: browsers send it unasked.
-            if len(in_bodies) + any(header.read(environ) is not None for header in headers) > 1:
-                return Resolved(ANONYMOUS, InvalidRequest())
-        for header in headers:
+        for header in places.headers:
             value = header.read(environ)
             if value is not None:
                 try:
                     return self._proved(request, header, value)
                 except (CredentialError, UserInactive) as refused:
                     error, presented = _more_telling(error, refused), value
-        if cookies and "HTTP_COOKIE" in environ:
-            for cookie in cookies:
-                for value in cookie.read(environ):
-                    if (forged := csrf_refusal(request, self.trusted_origins)) is not None:
-                        return Resolved(ANONYMOUS, forged)
-                    try:
-                        return self._proved(request, cookie, value)
-                    except (CredentialError, UserInactive) as refused:
-                        error, presented = _more_telling(error, refused), value
-        if bodies:
-            for body, value in in_bodies:
-                try:
-                    return self._proved(request, body, value)
-                except (CredentialError, UserInactive) as refused:
-                    error, presented = _more_telling(error, refused), value
-        return Resolved(ANONYMOUS, error, presented)
+        unproved = Resolved(ANONYMOUS, error, presented)
+        if in_bodies or (places.cookies and "HTTP_COOKIE" in environ):
+            return self._look_further(request, places, in_bodies, unproved)
+        return unproved
+
+    def _look_further(
+        self, request: Request, places: Places, in_bodies: list[tuple[Carrier, str]], unproved: Resolved
+    ) -> Resolved:
+        """Try what the cookies hold, and the bodies; at last, whether the browser is remembered."""
+        environ = request.environ
+        in_cookies = ((cookie, value) for cookie in places.cookies for value in cookie.read(environ))
+        for carrier, value in (*in_cookies, *in_bodies):
+            if isinstance(carrier, CookieCarrier):
+                forged = csrf_refusal(request, self.trusted_origins)
+                if forged is not None:
+                    return Resolved(ANONYMOUS, forged)
+            try:
+                return self._proved(request, carrier, value)
+            except (CredentialError, UserInactive) as refused:
+                unproved.error, unproved.credential = _more_telling(unproved.error, refused), value
+        if places.remembers and self.restore is not None and self.remember_cookie in environ.get("HTTP_COOKIE", ""):
+            return self.restore(self, request) or unproved
+        return unproved
 
     def _proved(self, request: Request, carrier: Carrier, value: str) -> Resolved:
         """Whom a credential proves, if the app agrees."""
         resolved = Resolved(carrier.verify(value), None, value, carrier.location)
+        self.ask_app(request, resolved)
+        return resolved
+
+    def ask_app(self, request: Request, resolved: Resolved) -> None:
+        """Ask the app's own functions about a caller whose credential is good; see ``users.vet``.
+
+        Raises:
+            CredentialError, UserInactive: If it says no.
+        """
         if self.vet is not None and any(functions.vets for functions in self.callbacks):
             before = request.__dict__.get(RESOLVED)
             # Who asks while the app is being asked, its own functions above all, sees nobody yet; if they fail, nobody
@@ -507,7 +540,6 @@ class JamState:
                 _restore(request, before)
                 raise
             _restore(request, before)
-        return resolved
 
     # -- the response ---------------------------------------------------------------------------------------
 
@@ -573,12 +605,14 @@ class JamState:
         return bool(self._wanted)
 
 
-def _places(carriers: Iterable[Carrier]) -> Places:
-    found = tuple(carriers)
+def _places(methods_and_carriers: Iterable[tuple[str, Carrier]]) -> Places:
+    pairs = tuple(methods_and_carriers)
+    found = [carrier for _, carrier in pairs]
     return Places(
         tuple(carrier for carrier in found if isinstance(carrier, HeaderCarrier)),
         tuple(carrier for carrier in found if isinstance(carrier, CookieCarrier)),
         tuple(carrier for carrier in found if isinstance(carrier, (QueryCarrier, JSONCarrier))),
+        any(method == "session" and isinstance(carrier, CookieCarrier) for method, carrier in pairs),
     )
 
 

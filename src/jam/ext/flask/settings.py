@@ -1,4 +1,4 @@
-"""What a Flask app's configuration says to Jam: ``JAM_*``, ``SECRET_KEY``, and the names known from Flask-JWT-Extended.
+"""What a Flask app's configuration says to Jam: ``JAM_*``, ``SECRET_KEY``, and the names known from other libraries.
 
 What all apps of one ``Jam`` must agree on goes to the ``Jam`` (``AppSettings``); where tokens are in a request and
 what their cookies look like is each app's own affair (``TokenOptions``). Values that would switch safety off are
@@ -19,7 +19,7 @@ from msgspec import Meta, Struct
 from jam.config import Options, flat_options
 from jam.errors import ConfigError
 
-__all__ = ["LOCATIONS", "AppSettings", "TokenOptions", "token_options"]
+__all__ = ["LOCATIONS", "AppSettings", "LoginOptions", "TokenOptions", "login_options", "seconds", "token_options"]
 
 logger = logging.getLogger("jam.flask")
 
@@ -245,6 +245,75 @@ def token_options(config: Mapping[str, Any], *, https: bool) -> TokenOptions:
             hint="Leave it out. For local work by plain http set JAM_HTTPS = False.",
         )
     if options.cookie_samesite == "None" and not (https or options.cookie_secure):
+        raise ConfigError("Browsers take a cookie with SameSite=None only by https.", hint="Set JAM_HTTPS, or Lax.")
+    return options
+
+
+class LoginOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the cookie of a remembered browser looks like, and where people are sent after signing in.
+
+    Attributes:
+        name: The cookie's name; ``None``: Jam's own.
+        path: Its path.
+        domain: The domain it is for; ``None``: this host alone.
+        samesite: Which requests from other sites it goes with.
+        secure: Whether it is for https alone; ``None``: as ``JAM_HTTPS`` says.
+        session_for_next: Keep where to come back to in ``flask.session`` and not in the URL.
+    """
+
+    name: _Text | None = None
+    path: _Text = "/"
+    domain: _Text | None = None
+    samesite: Literal["Lax", "Strict", "None"] = "Lax"
+    secure: bool | None = None
+    session_for_next: bool = False
+
+
+_LOGIN_KEYS = {
+    "name": "REMEMBER_COOKIE_NAME",
+    "path": "REMEMBER_COOKIE_PATH",
+    "domain": "REMEMBER_COOKIE_DOMAIN",
+    "samesite": "REMEMBER_COOKIE_SAMESITE",
+    "secure": "REMEMBER_COOKIE_SECURE",
+    "session_for_next": "USE_SESSION_FOR_NEXT",
+}
+
+
+def login_options(config: Mapping[str, Any], *, https: bool) -> LoginOptions:
+    """The app's options, checked.
+
+    Args:
+        config: ``app.config``.
+        https: Whether browsers reach the app by https.
+
+    Raises:
+        ConfigError: Naming the key that is unfit or unsafe.
+    """
+    given: dict[str, Any] = {}
+    fields = {field.name: field for field in msgspec.structs.fields(LoginOptions)}
+    for name, key in _LOGIN_KEYS.items():
+        if config.get(key) is not None:
+            try:
+                given[name] = msgspec.convert(config[key], fields[name].type)
+            except msgspec.ValidationError as error:
+                raise ConfigError(f"{key} is not acceptable: {error}.") from None
+    if config.get("LOGIN_DISABLED"):
+        raise ConfigError(
+            "LOGIN_DISABLED opens every guarded view to everybody.",
+            hint="Leave it out; tests sign in with jam.testing's client, client.login_as(user).",
+        )
+    if config.get("REMEMBER_COOKIE_HTTPONLY", True) is not True:
+        raise ConfigError(
+            "REMEMBER_COOKIE_HTTPONLY is False: scripts on a page could read who is remembered.",
+            hint="Leave it out.",
+        )
+    options = LoginOptions(**given)
+    if options.secure is False and https:
+        raise ConfigError(
+            "REMEMBER_COOKIE_SECURE is False and browsers reach the app by https: whoever listens could read it.",
+            hint="Leave it out. For local work by plain http set JAM_HTTPS = False.",
+        )
+    if options.samesite == "None" and not (https or options.secure):
         raise ConfigError("Browsers take a cookie with SameSite=None only by https.", hint="Set JAM_HTTPS, or Lax.")
     return options
 

@@ -363,9 +363,8 @@ def decode_token(encoded_token: str, csrf_value: str | None = None, allow_expire
         if not allow_expired:
             raise
         claims = source.claims(encoded_token)
-    if csrf_value is not None:
-        if not csrf_token_matches(prepared_state().csrf_keys(), encoded_token, csrf_value):
-            raise CSRFFailed("The double-submit value does not belong to the token.")
+    if csrf_value is not None and not csrf_token_matches(prepared_state().csrf_keys(), encoded_token, csrf_value):
+        raise CSRFFailed("The double-submit value does not belong to the token.")
     return claims
 
 

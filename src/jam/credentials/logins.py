@@ -1,0 +1,290 @@
+"""Logins: a person's sessions and the browsers that remember them, as one thing to list and to end.
+
+A remembered browser gets a new session when its old one has ended, for a token of a family in ``Jam.remember_me``
+(see ``refresh_tokens``). So whoever ends a login ends both, or the browser would be back with its next request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from jam.credentials.refresh_tokens import Family, RefreshTokens
+from jam.credentials.sessions import Session, Sessions
+from jam.crypto.handles import MATERIAL_BYTES
+from jam.crypto.keys import Key
+from jam.errors import CredentialError, GenerationOutdated, SessionInvalid
+from jam.events import Events, SubjectRevoked
+from jam.identity import Identity
+from jam.stores.base import Store
+
+__all__ = ["Login", "Logins"]
+
+KINDS = ("remember_me", "session")
+_PAGE = 1000
+
+
+class Login(msgspec.Struct, frozen=True, kw_only=True):
+    """One browser in which a person is signed in, or would be with its next request. Times are in seconds since the
+    epoch.
+
+    Attributes:
+        id: Its public name, for ``end``.
+        subject: Whose it is.
+        device: What its browser said of itself when it signed in, and its address: for people to recognise.
+        signed_in_at: When the person proved who they are.
+        last_seen_at: When it was last used, give or take a minute.
+        ends_at: When it ends in any case.
+        remembered: Whether the browser will sign in by itself again.
+        current: Whether it is the caller's own.
+    """
+
+    id: str
+    subject: str
+    device: Mapping[str, Any]
+    signed_in_at: float
+    last_seen_at: float
+    ends_at: float
+    remembered: bool
+    current: bool = False
+
+
+class Logins:
+    """Begins, restores, lists and ends logins.
+
+    Args:
+        sessions: The sessions.
+        remember_me: The families of remembered browsers.
+        key: What the handles of restored sessions are made with: the tabs of a browser that is opened again all get
+            the same one.
+        store: Where both are kept.
+        clock: Seconds since the epoch.
+        events: Hears of what is ended.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        remember_me: RefreshTokens,
+        key: Key,
+        *,
+        store: Store,
+        clock: Callable[[], float],
+        events: Events,
+    ) -> None:
+        self._sessions = sessions
+        self._remember_me = remember_me
+        self._key = key
+        self._store = store
+        self._clock = clock
+        self._events = events
+
+    def remember(
+        self,
+        subject: str,
+        *,
+        lifetime: float | timedelta | None = None,
+        authenticated_at: float | None = None,
+        amr: Sequence[str] = (),
+        device: Mapping[str, Any] | None = None,
+    ) -> tuple[str, str]:
+        """The first token of a browser that is to be remembered, and its family's id for the session.
+
+        Args:
+            subject: Who is to be remembered.
+            lifetime: For how long, in seconds or as a ``timedelta``; ``remember_me.lifetime`` if left out.
+            authenticated_at: When the person proved who they are; now if left out.
+            amr: How.
+            device: What to show of the browser in lists.
+
+        Raises:
+            InvalidValue: If an argument cannot be what it is.
+            StoreUnavailable: If it could not be kept.
+        """
+        token = self._remember_me.issue(
+            subject, lifetime=lifetime, amr=amr, details=device,
+            authenticated_at=self._clock() if authenticated_at is None else authenticated_at,
+        )  # fmt: skip
+        return token, self._remember_me.family_of(token)
+
+    def restore(self, token: str, *, device: Mapping[str, str] | None = None) -> tuple[str, str, Identity]:
+        """A session for a remembered browser: its handle, the token's successor, and whom it proves.
+
+        Of tabs that bring the same token at once, all get the same session and the same successor. The session is not
+        fresh: nobody proved anything in it.
+
+        Args:
+            token: What the browser brought.
+            device: What to show of the browser in lists.
+
+        Raises:
+            RefreshTokenReused: If the token was superseded longer ago than the overlap; its family is dead now.
+            TokenInvalid: If it is not good; the subclasses say why.
+            SessionInvalid: If everything of the subject was revoked at that very moment.
+            StoreUnavailable: If nobody can tell.
+        """
+        # Read before anything is judged, so that a session that races a revocation is not made.
+        generation = self._sessions.generation(self._remember_me.claims(token)["sub"])
+        known = self._remember_me.verify(token)
+        successor, family_id, number = self._remember_me.rotate_with(token)
+        material = self._key.sign(f"{family_id}.{number}".encode())[:MATERIAL_BYTES]
+        try:
+            handle = self._sessions.create(
+                known.subject or "", amr=known.amr, authenticated_at=known.authenticated_at, fresh=False,
+                device=device, family_id=family_id, ends_at=known.expires_at, material=material,
+                generation=generation,
+            )  # fmt: skip
+        except GenerationOutdated:
+            raise SessionInvalid from None
+        try:
+            self._remember_me.verify(successor)
+        except CredentialError:  # ended in between; whoever ended it looked for sessions before there was this one
+            self._sessions.delete(handle)
+            raise
+        return handle, successor, self._sessions.verify(handle)
+
+    def list(self, subject: str, *, handle: str | None = None) -> Sequence[Login]:
+        """A subject's logins, the one that was used last first.
+
+        Args:
+            subject: Whose.
+            handle: The caller's own session, to be marked as current.
+
+        Raises:
+            StoreUnavailable: If nobody can tell.
+        """
+        mine = None if handle is None else self._sessions.get(handle)
+        families = {family.id: family for family in self._families(subject)}
+        sessions = self._of(subject)
+        found = [
+            Login(
+                id=session.id, subject=subject, device=session.device, signed_in_at=session.authenticated_at,
+                last_seen_at=session.last_seen_at, remembered=(session.family_id or "") in families,
+                ends_at=_end_of(session, families), current=mine is not None and mine.id == session.id,
+            )
+            for session in sessions
+        ]  # fmt: skip
+        at_rest = families.keys() - {session.family_id for session in sessions}
+        found += [
+            Login(
+                id=family.id, subject=subject, device=family.details, last_seen_at=family.rotated_at,
+                signed_in_at=family.authenticated_at or family.created_at, ends_at=family.ends_at, remembered=True,
+            )
+            for family in families.values() if family.id in at_rest
+        ]  # fmt: skip
+        return sorted(found, key=lambda login: (-login.last_seen_at, login.id))
+
+    def end(self, subject: str, login_id: str) -> bool:
+        """End one of a subject's own logins by its public name; ``False`` if it is not theirs (ASVS 8.2.2).
+
+        Raises:
+            StoreUnavailable: If it could not be ended.
+        """
+        for session in self._of(subject):
+            if session.id == login_id:
+                ended = self._sessions.delete_by_id(subject, login_id)
+                return self._end_family(subject, session.family_id) or ended
+        return self._end_family(subject, login_id)
+
+    def end_own(self, handles: Iterable[str], tokens: Iterable[str]) -> frozenset[str]:
+        """End what the caller's browser brought: its sessions, and the families that remember it.
+
+        Args:
+            handles: Handles of sessions.
+            tokens: Tokens of remembered browsers.
+
+        Returns:
+            Whose they were, as far as they were live.
+
+        Raises:
+            StoreUnavailable: If something could not be ended.
+        """
+        whose: set[str] = set()
+        for handle in handles:
+            session = self._sessions.take(handle)
+            if session is not None:
+                whose.add(session.subject)
+                self._end_family(session.subject, session.family_id)
+        for token in tokens:
+            try:
+                subject, family_id = self._remember_me.claims(token)["sub"], self._remember_me.family_of(token)
+            except CredentialError:
+                continue
+            if self._end_family(subject, family_id):
+                whose.add(subject)
+        return frozenset(whose)
+
+    def _end_family(self, subject: str, family_id: str | None) -> bool:
+        """End a family and every session that came of it, also one that was restored this very moment."""
+        if family_id is None or not self._remember_me.revoke_by_id(subject, family_id):
+            return False
+        for session in self._of(subject):
+            if session.family_id == family_id:
+                self._sessions.delete_by_id(subject, session.id)
+        return True
+
+    def end_all(self, subject: str | None) -> None:
+        """End every login of a subject (``None``: of everyone).
+
+        Raises:
+            StoreUnavailable: If it could not be done.
+        """
+        now = self._clock()
+        self._store.advance(subject, KINDS, now)
+        self._events.emit(SubjectRevoked(at=now, subject=subject, kinds=KINDS))
+
+    def end_others(self, handle: str) -> tuple[str, str | None]:
+        """End every login of the caller's but their own, which goes on under a new handle.
+
+        Args:
+            handle: The caller's session.
+
+        Returns:
+            The new handle; and the first token of a new family, if the browser is remembered.
+
+        Raises:
+            SessionInvalid: If there is no live session.
+            StoreUnavailable: If it could not be done; whatever was not ended is still good.
+        """
+        session = self._sessions.get(handle)
+        if session is None:
+            raise SessionInvalid
+        now = self._clock()
+        family = next((one for one in self._families(session.subject) if one.id == session.family_id), None)
+        self.end_all(session.subject)
+        token, family_id = None, None
+        if family is not None and family.ends_at - now >= 1:
+            token, family_id = self.remember(
+                session.subject, lifetime=family.ends_at - now, amr=session.amr, device=family.details,
+                authenticated_at=session.authenticated_at,
+            )  # fmt: skip
+        new = self._sessions.create(
+            session.subject, session.data, roles=session.roles, scopes=session.scopes, amr=session.amr,
+            authenticated_at=session.authenticated_at, fresh=session.fresh, device=session.device,
+            family_id=family_id, ends_at=session.ends_at,
+        )  # fmt: skip
+        return new, token
+
+    def _of(self, subject: str) -> Sequence[Session]:
+        return _all(lambda after: self._sessions.list(subject, after, _PAGE))
+
+    def _families(self, subject: str) -> Sequence[Family]:
+        return _all(lambda after: self._remember_me.list(subject, after, _PAGE))
+
+
+def _all(page: Callable[[str], Sequence[Any]]) -> Sequence[Any]:
+    """Every page, one after the other."""
+    found: list[Any] = []
+    while True:
+        more = page(found[-1].id if found else "")
+        found += more
+        if len(more) < _PAGE:
+            return found
+
+
+def _end_of(session: Session, families: Mapping[str, Family]) -> float:
+    family = families.get(session.family_id or "")
+    return session.ends_at if family is None else max(session.ends_at, family.ends_at)

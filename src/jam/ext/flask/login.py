@@ -1,0 +1,486 @@
+"""Signing in and out in a view. The names are those of Flask-Login.
+
+A login is a session's cookie, and if the person asked for it a second one that remembers the browser when the session
+has ended. Every sign-in makes a new handle and ends what the browser had before; signing out ends all on the server.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar, overload
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
+
+from flask import Request, Response, current_app, flash, redirect, request, session, url_for
+from flask.sessions import NullSession
+
+from jam.checkpoints import Checkpoint
+from jam.credentials.logins import Login
+from jam.errors import (
+    AuthenticationRequired,
+    ConfigError,
+    CredentialError,
+    FreshnessRequired,
+    JamError,
+    SessionInvalid,
+    UserInactive,
+)
+from jam.ext.flask.callbacks import call
+from jam.ext.flask.carriers import CookieCarrier
+from jam.ext.flask.cookies import drop_cookie, set_cookie
+from jam.ext.flask.csrf import csrf_refusal
+from jam.ext.flask.guards import Guard
+from jam.ext.flask.negotiation import to_raise
+from jam.ext.flask.request import ANSWER, JamState, Resolved, device_of, prepared_state, resolve
+from jam.ext.flask.tokens import TokenRequired
+from jam.ext.flask.users import roles_of, subject_of
+from jam.identity import ANONYMOUS, Identity
+
+__all__ = [
+    "FreshLogin",
+    "confirm_login",
+    "end_login",
+    "end_other_logins",
+    "fresh_login_required",
+    "list_logins",
+    "login_fresh",
+    "login_remembered",
+    "login_url",
+    "login_user",
+    "logout_user",
+    "next_url",
+]
+
+logger = logging.getLogger("jam.flask")
+
+V = TypeVar("V", bound=Callable[..., Any])
+_LEAVES_NOTHING_OUT = re.compile(r"/(?![/\\])[^\\\x00-\x20\x7f]*")
+
+
+# -- signing in ---------------------------------------------------------------------------------------------
+
+
+def login_user(
+    user: Any,
+    remember: bool = False,
+    duration: timedelta | None = None,
+    force: bool = False,
+    fresh: bool = True,
+    *,
+    generation: int | None = None,
+) -> bool:
+    """Sign a user in: a new session, its cookie on this request's response, and ``current_user`` from here on.
+
+    Args:
+        user: The app's user.
+        remember: Whether the browser is to be remembered when the session has ended.
+        duration: For how long it is remembered; ``REMEMBER_COOKIE_DURATION`` if left out.
+        force: Sign in a user who is not active, too. Guards will turn them away all the same.
+        fresh: Whether the person has just proved who they are.
+        generation: As ``jam.sessions.generation(subject)`` gave it *before* the password was checked, so that a sign-in
+            that races a password change fails.
+
+    Returns:
+        ``False`` if the user is not active; then nothing was done.
+
+    Raises:
+        CSRFFailed: If the request comes from another site.
+        ConfigError: If the app has no ``SessionExtension`` with a cookie, or the response's headers have left already.
+        InvalidValue: If the user has no id, or the duration is longer than the configured one.
+        StoreUnavailable: If the session could not be kept.
+    """
+    if not force and not getattr(user, "is_active", True):
+        return False
+    state, cookie_name = changeable()
+    begin(
+        state, cookie_name, subject_of(state, user), roles=roles_of(state, user) or (), generation=generation,
+        fresh=fresh, remember=remember, duration=duration, user=user,
+    )  # fmt: skip
+    return True
+
+
+def begin(
+    state: JamState,
+    cookie_name: str,
+    subject: str,
+    *,
+    data: Mapping[str, Any] | None = None,
+    roles: Collection[str] = (),
+    scopes: Collection[str] = (),
+    amr: Sequence[str] = (),
+    generation: int | None = None,
+    fresh: bool = True,
+    remember: bool = False,
+    duration: timedelta | None = None,
+    user: Any = None,
+) -> Identity:
+    """Start a login for the caller and end the one they had; see ``SessionExtension.sign_in``."""
+    jam, device = state.jam, device_of(request)
+    with state.answering_503():
+        before = list(state.presented(request, cookie_name)), _remember_tokens(state, request)
+        token, family_id = None, None
+        if remember:
+            token, family_id = jam.logins.remember(subject, lifetime=duration, amr=amr, device=device)
+        handle = jam.sessions.create(
+            subject, data, roles=roles, scopes=scopes, amr=amr, generation=generation, fresh=fresh, device=device,
+            family_id=family_id,
+        )  # fmt: skip
+        ended = jam.logins.end_own(*before)
+        identity = jam.sessions.verify(handle)
+    if ended - {subject}:
+        _clear_flask_session()  # what is in it was somebody else's
+    state.remember(request, identity, _cookies(state, request, cookie_name, handle, token), handle)
+    resolve().user = user
+    return identity
+
+
+def logout_user() -> bool:
+    """Sign the caller out: whatever this request brought is ended on the server, and its cookies are dropped.
+
+    Returns:
+        ``True``.
+
+    Raises:
+        CSRFFailed: If the request comes from another site.
+        ConfigError: If the app has no ``SessionExtension`` with a cookie, or the response's headers have left already.
+        StoreUnavailable: If something could not be ended.
+    """
+    state, cookie_name = changeable()
+    with state.answering_503():
+        identity = resolve().identity
+        if identity.method == "jwt" and not state.jam.settings.access_tokens.stateless:
+            state.jam.access_tokens.revoke(identity)
+    finish(state, cookie_name)
+    _clear_flask_session()
+    return True
+
+
+def finish(state: JamState, cookie_name: str) -> None:
+    """End the caller's login; see ``SessionExtension.sign_out``."""
+    with state.answering_503():
+        state.jam.logins.end_own(list(state.presented(request, cookie_name)), _remember_tokens(state, request))
+    state.remember(request, None, _cookies(state, request, cookie_name, "", ""))
+
+
+def _clear_flask_session() -> None:
+    if _flask_session_works():
+        session.clear()
+
+
+def _flask_session_works() -> bool:
+    """Not without a secret key."""
+    return not isinstance(session, NullSession)
+
+
+def changeable() -> tuple[JamState, str]:
+    """The app's state and the session cookie's name, if cookies may be set in this request.
+
+    Raises:
+        CSRFFailed: If the request comes from another site.
+        ConfigError: If there is no such cookie, or the response's headers have left already.
+    """
+    state = prepared_state()
+    if state.session_cookie is None:
+        raise ConfigError(
+            "No SessionExtension of this app has a cookie.", hint="Set up SessionExtension(jam, app) to sign people in."
+        )
+    refuse_forged(state)
+    return state, state.session_cookie
+
+
+def refuse_forged(state: JamState) -> None:
+    """Refuse to change cookies for another site's request, or when it is too late.
+
+    Raises:
+        CSRFFailed: If the request comes from another site.
+        ConfigError: If the response's headers have left already.
+    """
+    state.refuse_if_answered(request)
+    forged = state.csrf_refusal(request)
+    if forged is not None:
+        raise to_raise(current_app, forged)
+
+
+def _cookies(
+    state: JamState, request: Request, cookie_name: str, handle: str, token: str | None
+) -> Callable[[Response], None]:
+    """What sets the cookies of a login; empty values drop them, and so does ``None`` if the browser sent one."""
+    sent = any(True for _ in CookieCarrier(state.remember_cookie, _never).read(request.environ))
+
+    def change(response: Response) -> None:
+        if handle:
+            set_cookie(state, response, cookie_name, handle)
+        else:
+            drop_cookie(state, response, cookie_name)
+            response.headers["Clear-Site-Data"] = '"cache", "storage"'  # ASVS 14.3.1
+        if token or sent:
+            _set_remember_cookie(state, response, token or "")
+
+    return change
+
+
+def _set_remember_cookie(state: JamState, response: Response, token: str) -> None:
+    options = state.login
+    age = 0 if not token else max(0, int(state.jam.remember_me.claims(token)["exp"] - state.clock()))
+    set_cookie(
+        state, response, state.remember_cookie, token, max_age=age, path=options.path, domain=options.domain,
+        samesite=options.samesite, secure=True if options.secure else None,
+    )  # fmt: skip
+
+
+def _remember_tokens(state: JamState, request: Request) -> list[str]:
+    return list(CookieCarrier(state.remember_cookie, _never).read(request.environ))
+
+
+def _never(credential: str) -> Identity:  # pragma: no cover - only the carrier's eyes are used
+    raise CredentialError(credential and None)
+
+
+# -- remembered browsers ------------------------------------------------------------------------------------
+
+
+def restore(state: JamState, request: Request) -> Resolved | None:
+    """Whom a remembered browser stands for, now that nothing else of its request says who is calling.
+
+    It gets a new session and a new token; see ``Logins.restore``.
+
+    Raises:
+        StoreUnavailable: If nobody can tell.
+    """
+    if ANSWER in request.__dict__ or state.session_cookie is None:  # too late to hand over the successor
+        return None
+    error: JamError | None = None
+    for token in _remember_tokens(state, request):
+        forged = csrf_refusal(request, state.trusted_origins)
+        if forged is not None:
+            return Resolved(ANONYMOUS, forged)
+        try:
+            handle, successor, identity = state.jam.logins.restore(token, device=device_of(request))
+            resolved = Resolved(identity, None, handle, "cookies")
+            resolved.handle = handle
+            state.ask_app(request, resolved)
+        except (CredentialError, UserInactive) as refused:
+            error = refused
+            continue
+        resolved.changes = (_cookies(state, request, state.session_cookie, handle, successor),)
+        return resolved
+    if error is None:
+        return None
+    refused_all = Resolved(ANONYMOUS, error)
+    refused_all.changes = (lambda response: _set_remember_cookie(state, response, ""),)
+    return refused_all
+
+
+# -- freshness ----------------------------------------------------------------------------------------------
+
+
+class FreshLogin(Checkpoint):
+    """The person proved who they are in this login: it was not made by a remembered browser, or a refresh token."""
+
+    def refusal(self, identity: Identity, now: float) -> JamError | None:
+        """Why not, or ``None``."""
+        if identity.subject is None:
+            return AuthenticationRequired()
+        if identity.method == "jwt":
+            return TokenRequired(fresh=True).refusal(identity, now)
+        return None if identity.fresh else FreshnessRequired()
+
+    def __repr__(self) -> str:
+        return "FreshLogin()"
+
+
+@overload
+def fresh_login_required(view: V) -> V: ...
+@overload
+def fresh_login_required() -> Guard: ...
+def fresh_login_required(view: V | None = None) -> V | Guard:
+    """Guard a view: the caller must have proved who they are in this login. With or without parentheses."""
+    guard = Guard((FreshLogin(),))
+    return guard if view is None else guard(view)
+
+
+def login_fresh() -> bool:
+    """Whether the caller proved who they are in this login."""
+    identity = resolve().identity
+    return FreshLogin().refusal(identity, prepared_state().clock()) is None
+
+
+def login_remembered() -> bool:
+    """Whether the browser that calls is remembered."""
+    state = prepared_state()
+    return any(True for _ in _remember_tokens(state, request)) and resolve().identity.method == "session"
+
+
+def confirm_login() -> None:
+    """Say that the caller has just proved who they are again: the session is fresh, under a new handle (ASVS 7.2.4).
+
+    Raises:
+        SessionInvalid: If there is no session.
+        CSRFFailed: If the request comes from another site.
+        ConfigError: If the response's headers have left already.
+        StoreUnavailable: If nothing could be written.
+    """
+    state, cookie_name = changeable()
+    with state.answering_503():
+        resolved = resolve()
+        if resolved.identity.method != "session" or resolved.credential is None:
+            raise to_raise(current_app, SessionInvalid())
+        user = resolved.user
+        jam = state.jam
+        handle = jam.sessions.rework(resolved.handle or resolved.credential, authenticated_at=jam.clock(), fresh=True)
+        identity = jam.sessions.verify(handle)
+
+    def change(response: Response) -> None:
+        set_cookie(state, response, cookie_name, handle)
+
+    state.remember(request, identity, change, handle)
+    resolve().user = user
+
+
+# -- a person's logins --------------------------------------------------------------------------------------
+
+
+def list_logins() -> Sequence[Login]:
+    """The caller's logins: device, address, last seen; their own one is marked.
+
+    Raises:
+        AuthenticationRequired: If nobody is calling.
+        StoreUnavailable: If nobody can tell.
+    """
+    state = prepared_state()
+    with state.answering_503():
+        resolved = resolve()
+        handle = resolved.handle or resolved.credential if resolved.identity.method == "session" else None
+        return state.jam.logins.list(_caller(resolved), handle=handle)
+
+
+def end_login(login_id: str) -> bool:
+    """End one of the caller's logins by its public name; ``False`` if it is not theirs.
+
+    Raises:
+        AuthenticationRequired: If nobody is calling.
+        StoreUnavailable: If it could not be ended.
+    """
+    state = prepared_state()
+    with state.answering_503():
+        return state.jam.logins.end(_caller(resolve()), login_id)
+
+
+def end_other_logins() -> None:
+    """End every login of the caller's but this one, which goes on under a new handle; after a password change, say.
+
+    Raises:
+        SessionInvalid: If the caller has no session.
+        CSRFFailed: If the request comes from another site.
+        StoreUnavailable: If it could not be done.
+    """
+    state, cookie_name = changeable()
+    with state.answering_503():
+        resolved = resolve()
+        if resolved.identity.method != "session" or resolved.credential is None:
+            raise to_raise(current_app, SessionInvalid())
+        handle, token = state.jam.logins.end_others(resolved.handle or resolved.credential)
+        identity = state.jam.sessions.verify(handle)
+    user = resolved.user
+    state.remember(request, identity, _cookies(state, request, cookie_name, handle, token), handle)
+    resolve().user = user
+
+
+def _caller(resolved: Resolved) -> str:
+    if resolved.identity.subject is None:
+        raise to_raise(current_app, AuthenticationRequired())
+    return resolved.identity.subject
+
+
+# -- where to sign in, and back -----------------------------------------------------------------------------
+
+
+def login_url(login_view: str, next_url: str | None = None, next_field: str = "next") -> str:
+    """The URL of a login view that knows where to come back to.
+
+    Args:
+        login_view: An endpoint, or a URL.
+        next_url: Where to come back to; only its path and query are kept.
+        next_field: The parameter's name.
+    """
+    base = login_view if login_view.startswith(("https://", "http://", "/")) else url_for(login_view)
+    if next_url is None:
+        return base
+    parts = urlsplit(base)
+    target = urlsplit(next_url)
+    back = urlunsplit(("", "", target.path, target.query, ""))
+    query = "&".join(filter(None, (parts.query, urlencode({next_field: back}, quote_via=quote, safe=""))))
+    return urlunsplit(parts._replace(query=query))
+
+
+def next_url(fallback: str = "/", next_field: str = "next") -> str:
+    """Where to go after signing in: what the request asks for, if that is on this site.
+
+    Args:
+        fallback: Where to go otherwise.
+        next_field: The parameter's name, in the query string or in the form.
+    """
+    wanted = request.values.get(next_field) or ""
+    if prepared_state().login.session_for_next:
+        wanted = session.pop("next", "") or wanted
+    return wanted if isinstance(wanted, str) and is_on_this_site(wanted) else fallback
+
+
+def is_on_this_site(target: str) -> bool:
+    """Whether a browser that is sent to ``target`` stays on this site: a path, and nothing that it would mistake."""
+    return _LEAVES_NOTHING_OUT.fullmatch(target) is not None
+
+
+def answer_unauthorized(extension: Any, error: JamError) -> Any:
+    """The app's own answer to a caller who is nobody, or not fresh; ``None`` for Jam's.
+
+    A browser that is looking for a page is sent to where it can sign in, with a way back; everybody else gets the 401.
+    """
+    stale = isinstance(error, FreshnessRequired)
+    if not stale and not isinstance(error, (AuthenticationRequired, CredentialError)):
+        return None
+    handler = extension.callbacks.get("needs_refresh_handler" if stale else "unauthorized_handler")
+    if handler is not None:
+        return call(handler)
+    view = extension.refresh_view if stale else _login_view(extension)
+    if view is None or not wants_a_page(request):
+        return None
+    if stale:
+        message, category = extension.needs_refresh_message, extension.needs_refresh_message_category
+    else:
+        message, category = extension.login_message, extension.login_message_category
+    if message and _flask_session_works():
+        flash(message if extension.localize_callback is None else call(extension.localize_callback, message), category)
+    here = request.full_path if request.query_string else request.path
+    here = request.script_root + here
+    if prepared_state().login.session_for_next:
+        session["next"] = here
+        return redirect(login_url(view))
+    return redirect(login_url(view, here))
+
+
+def _login_view(extension: Any) -> str | None:
+    for name in request.blueprints:
+        if name in extension.blueprint_login_views:
+            found: str | None = extension.blueprint_login_views[name]
+            return found
+    view: str | None = extension.login_view
+    return view
+
+
+def wants_a_page(request: Request) -> bool:
+    """Whether a person is looking at what is answered: not a script, a ``fetch``, or a client of an API."""
+    environ = request.environ
+    mode = environ.get("HTTP_SEC_FETCH_MODE")
+    if mode is not None:
+        return bool(mode == "navigate")
+    if environ.get("HTTP_X_REQUESTED_WITH", "").lower() == "xmlhttprequest" or "HTTP_AUTHORIZATION" in environ:
+        return False
+    if request.mimetype == "application/json":
+        return False
+    if "HTTP_ACCEPT" not in environ:
+        return True
+    accepted = request.accept_mimetypes
+    return bool(accepted["text/html"] > accepted["application/json"])
