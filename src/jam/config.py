@@ -132,10 +132,12 @@ class SessionSettings(Struct, frozen=True, kw_only=True):
     Attributes:
         idle_for: Unused for so long, a session is dead.
         lifetime: So long after sign-in it is dead in any case.
+        anonymous_idle_for: Unused for so long, what was kept for somebody who has not signed in is dead.
     """
 
     idle_for: Lifetime = 3600.0
     lifetime: Lifetime = 86400.0
+    anonymous_idle_for: Lifetime = 3600.0
 
 
 class CSRFSettings(Struct, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ __all__ = [
     "RoleRequired",
     "ScopeRequired",
     "SessionInvalid",
+    "SessionNotSaved",
     "StoreError",
     "StoreUnavailable",
     "TokenExpired",
@@ -249,6 +250,13 @@ class CSRFFailed(AccessDenied):
         "Browsers prove it with Sec-Fetch-Site or Origin. A script that uses a cookie sends an Origin header, "
         "or better a bearer token; another site of yours belongs in csrf.trusted_origins."
     )
+
+
+class SessionNotSaved(JamError):
+    """``flask.session`` holds what cannot be kept: the app's mistake, told to its log and not to its users."""
+
+    code = "session_not_saved"
+    message = "The request could not be completed."
 
 
 # -- stores -------------------------------------------------------------------------------------------------

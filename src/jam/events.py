@@ -19,6 +19,7 @@ __all__ = [
     "RefreshReused",
     "RefreshRotated",
     "Revoked",
+    "SessionConflict",
     "SessionEnded",
     "SessionRenewed",
     "SessionStarted",
@@ -78,6 +79,13 @@ class _FamilyEvent(Event, frozen=True, kw_only=True):
     kind: str
     subject: str
     family_id: str
+
+
+class SessionConflict(Event, frozen=True, kw_only=True):
+    """Two requests changed the same key of one session at once; the later one's value counts."""
+
+    session_id: str
+    key: str
 
 
 class FamilyStarted(_FamilyEvent, frozen=True, kw_only=True):

@@ -189,7 +189,7 @@ class Logins:
                 return self._end_family(subject, session.family_id) or ended
         return self._end_family(subject, login_id)
 
-    def end_own(self, handles: Iterable[str], tokens: Iterable[str]) -> frozenset[str]:
+    def end_own(self, handles: Iterable[str], tokens: Iterable[str]) -> Sequence[Session]:
         """End what the caller's browser brought: its sessions, and the families that remember it.
 
         Args:
@@ -197,25 +197,24 @@ class Logins:
             tokens: Tokens of remembered browsers.
 
         Returns:
-            Whose they were, as far as they were live.
+            The sessions, as far as they were live: as they were at the end.
 
         Raises:
             StoreUnavailable: If something could not be ended.
         """
-        whose: set[str] = set()
+        ended: list[Session] = []
         for handle in handles:
             session = self._sessions.take(handle)
             if session is not None:
-                whose.add(session.subject)
+                ended.append(session)
                 self._end_family(session.subject, session.family_id)
         for token in tokens:
             try:
                 subject, family_id = self._remember_me.claims(token)["sub"], self._remember_me.family_of(token)
             except CredentialError:
                 continue
-            if self._end_family(subject, family_id):
-                whose.add(subject)
-        return frozenset(whose)
+            self._end_family(subject, family_id)
+        return ended
 
     def _end_family(self, subject: str, family_id: str | None) -> bool:
         """End a family and every session that came of it, also one that was restored this very moment."""
@@ -264,7 +263,7 @@ class Logins:
         new = self._sessions.create(
             session.subject, session.data, roles=session.roles, scopes=session.scopes, amr=session.amr,
             authenticated_at=session.authenticated_at, fresh=session.fresh, device=session.device,
-            family_id=family_id, ends_at=session.ends_at,
+            family_id=family_id, ends_at=session.ends_at, values=session.values,
         )  # fmt: skip
         return new, token
 

@@ -46,6 +46,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
         fresh: Whether the person proved who they are in this session; not if a remembered browser got it.
         device: What was said of the browser when it signed in, for lists: never trusted for anything else.
         family_id: The name of the family in ``Jam.remember_me`` that it belongs to, if its browser is remembered.
+        values: What a framework's own session object keeps in it, each value as text.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     fresh: bool = True
     device: Mapping[str, str] = {}
     family_id: str | None = None
+    values: Mapping[str, str] = {}
 
 
 class Sessions:
@@ -94,6 +96,7 @@ class Sessions:
         device: Mapping[str, str] | None = None,
         family_id: str | None = None,
         ends_at: float | None = None,
+        values: Mapping[str, str] | None = None,
         material: bytes | None = None,
     ) -> str:
         """Start a session; always with a new handle (ASVS 7.2.4).
@@ -111,6 +114,7 @@ class Sessions:
             device: What to show of the browser in lists.
             family_id: The family in ``Jam.remember_me`` that it belongs to.
             ends_at: When it ends in any case, if that is before the end of its lifetime.
+            values: What a framework's own session object keeps in it.
             material: ``MATERIAL_BYTES`` that nobody can guess, to make the handle of instead of random ones: whoever
                 is first starts the session, and the others get the handle of the same one.
 
@@ -135,11 +139,13 @@ class Sessions:
             content["device"] = dict(device)
         if family_id is not None:
             content["family"] = family_id
-        for name, values in (("roles", roles), ("scopes", scopes), ("amr", amr)):
-            if isinstance(values, str) or not all(isinstance(value, str) and value for value in values):
+        if values:
+            content["values"] = dict(values)
+        for name, given in (("roles", roles), ("scopes", scopes), ("amr", amr)):
+            if isinstance(given, str) or not all(isinstance(one, str) and one for one in given):
                 raise InvalidValue(f"{name} is a collection of non-empty strings.")
-            if values:
-                content[name] = list(values)
+            if given:
+                content[name] = list(given)
         record = Record(
             kind=KIND, id=session_id, subject=subject, check=check,
             generation=self.generation(subject) if generation is None else generation,
@@ -153,6 +159,30 @@ class Sessions:
                 raise
             return handle
         self._events.emit(SessionStarted(at=now, subject=subject, session_id=session_id))
+        return handle
+
+    def create_anonymous(self, values: Mapping[str, str]) -> str:
+        """Start a session of nobody's, for what a framework's session object keeps before anybody signs in.
+
+        It proves nothing (``verify`` refuses its handle), and dies unused after ``anonymous_idle_for``.
+
+        Args:
+            values: What to keep.
+
+        Returns:
+            The handle.
+
+        Raises:
+            StoreUnavailable: If nothing could be kept.
+        """
+        now = self._clock()
+        handle, session_id, check = new_handle(bucket_of(""))
+        record = Record(
+            kind=KIND, id=session_id, subject="", check=check, generation=self.generation(""),
+            data={"data": {}, "auth_time": now, "values": dict(values)}, created_at=now, touched_at=now,
+            idle_for=self._settings.anonymous_idle_for, ends_at=now + self._settings.lifetime,
+        )  # fmt: skip
+        self._store.add(record, now)
         return handle
 
     def generation(self, subject: str) -> int:
@@ -181,24 +211,20 @@ class Sessions:
             StoreUnavailable: If nobody can tell.
         """
         found = self._find(handle)
-        if found is None:
+        if found is None or not found.record.subject:
             raise SessionInvalid
-        record = found.record
-        content = record.data
-        return Identity(
-            record.subject,
-            KIND,
-            json_encode(content["data"]),
-            frozenset(content.get("roles", ())),
-            frozenset(content.get("scopes", ())),
-            tuple(content.get("amr", ())),
-            content["auth_time"],
-            record.ends_at,
-            record.id,
-            None,
-            record.generation,
-            content.get("fresh", True),
-        )
+        return _identity(found.record)
+
+    def open(self, handle: str) -> tuple[Identity | None, Session] | None:
+        """The live session of a handle, and whom it proves if anybody; or ``None``. Counts as use.
+
+        Raises:
+            StoreUnavailable: If nobody can tell.
+        """
+        found = self._find(handle)
+        if found is None:
+            return None
+        return (_identity(found.record) if found.record.subject else None), _session(found.record)
 
     def update(self, handle: str, data: Mapping[str, Any], drop: Iterable[str] = ()) -> Mapping[str, Any]:
         """Merge ``data`` into the session's, top-level key by key; a concurrent update of other keys is kept.
@@ -226,6 +252,30 @@ class Sessions:
         result: dict[str, Any] = self._change(handle, merge).data["data"]
         return result
 
+    def change_values(self, handle: str, change: Callable[[Mapping[str, str]], Mapping[str, str]]) -> Mapping[str, str]:
+        """Change what a framework's session object keeps, as it is at that moment; a concurrent change is merged.
+
+        Args:
+            handle: The handle.
+            change: Makes the new values of the present ones; called again if somebody else was faster.
+
+        Returns:
+            The values after it.
+
+        Raises:
+            SessionInvalid: If there is no live session; a late write never brings one back.
+            ConcurrentUpdate: If others kept changing it and nothing was written.
+            InvalidValue: If they are too large.
+            StoreUnavailable: If nothing could be written.
+        """
+
+        def merge(record: Record) -> Record:
+            values = dict(change(record.data.get("values", {})))
+            return msgspec.structs.replace(record, data={**record.data, "values": values})
+
+        kept: dict[str, str] = self._change(handle, merge).data["values"]
+        return kept
+
     def delete(self, handle: str) -> bool:
         """End the session; ``False`` if there was none.
 
@@ -237,10 +287,11 @@ class Sessions:
     def take(self, handle: str) -> Session | None:
         """As ``delete``; gives what the session was."""
         found = self._find(handle)
-        if found is None or self._store.take(KIND, found.record.id, self._clock()) is None:
+        record = None if found is None else self._store.take(KIND, found.record.id, self._clock())
+        if record is None:
             return None
-        record = found.record
-        self._events.emit(SessionEnded(at=self._clock(), subject=record.subject, session_id=record.id))
+        if record.subject:
+            self._events.emit(SessionEnded(at=self._clock(), subject=record.subject, session_id=record.id))
         return _session(record)
 
     def delete_by_id(self, subject: str, session_id: str) -> bool:
@@ -333,6 +384,24 @@ class Sessions:
         raise ConcurrentUpdate
 
 
+def _identity(record: Record) -> Identity:
+    content = record.data
+    return Identity(
+        record.subject,
+        KIND,
+        json_encode(content["data"]),
+        frozenset(content.get("roles", ())),
+        frozenset(content.get("scopes", ())),
+        tuple(content.get("amr", ())),
+        content["auth_time"],
+        record.ends_at,
+        record.id,
+        None,
+        record.generation,
+        content.get("fresh", True),
+    )
+
+
 def _session(record: Record) -> Session:
     content = record.data
     return Session(
@@ -340,7 +409,7 @@ def _session(record: Record) -> Session:
         last_seen_at=record.touched_at, ends_at=record.ends_at, authenticated_at=content["auth_time"],
         roles=frozenset(content.get("roles", ())), scopes=frozenset(content.get("scopes", ())),
         amr=tuple(content.get("amr", ())), fresh=content.get("fresh", True), device=content.get("device", {}),
-        family_id=content.get("family"),
+        family_id=content.get("family"), values=content.get("values", {}),
     )  # fmt: skip
 
 

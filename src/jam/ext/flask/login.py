@@ -34,6 +34,7 @@ from jam.ext.flask.csrf import csrf_refusal
 from jam.ext.flask.guards import Guard
 from jam.ext.flask.negotiation import to_raise
 from jam.ext.flask.request import ANSWER, JamState, Resolved, device_of, prepared_state, resolve
+from jam.ext.flask.session import JamSession
 from jam.ext.flask.tokens import TokenRequired
 from jam.ext.flask.users import roles_of, subject_of
 from jam.identity import ANONYMOUS, Identity
@@ -120,17 +121,25 @@ def begin(
     jam, device = state.jam, device_of(request)
     with state.answering_503():
         before = list(state.presented(request, cookie_name)), _remember_tokens(state, request)
+        kept = session._get_current_object() if state.keeps_flask_session else None  # type: ignore[attr-defined]  # noqa: SLF001
+        values: Mapping[str, str] = {}
+        if isinstance(kept, JamSession):
+            if kept.belongs_to() not in (None, "", subject):
+                kept.forget()  # what is in it was somebody else's
+            values = kept.values_now()
         token, family_id = None, None
         if remember:
             token, family_id = jam.logins.remember(subject, lifetime=duration, amr=amr, device=device)
         handle = jam.sessions.create(
             subject, data, roles=roles, scopes=scopes, amr=amr, generation=generation, fresh=fresh, device=device,
-            family_id=family_id,
+            family_id=family_id, values=values,
         )  # fmt: skip
         ended = jam.logins.end_own(*before)
+        if isinstance(kept, JamSession):
+            kept.goes_on(handle, values, ended)
+        elif any(one.subject not in ("", subject) for one in ended):
+            _clear_flask_session()
         identity = jam.sessions.verify(handle)
-    if ended - {subject}:
-        _clear_flask_session()  # what is in it was somebody else's
     state.remember(request, identity, _cookies(state, request, cookie_name, handle, token), handle)
     resolve().user = user
     return identity
@@ -162,10 +171,15 @@ def finish(state: JamState, cookie_name: str) -> None:
     with state.answering_503():
         state.jam.logins.end_own(list(state.presented(request, cookie_name)), _remember_tokens(state, request))
     state.remember(request, None, _cookies(state, request, cookie_name, "", ""))
+    if state.keeps_flask_session:
+        _clear_flask_session()
 
 
 def _clear_flask_session() -> None:
-    if _flask_session_works():
+    kept = session._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001 - werkzeug's own API
+    if isinstance(kept, JamSession):
+        kept.forget()
+    elif _flask_session_works():
         session.clear()
 
 

@@ -19,6 +19,7 @@ from flask.globals import request_ctx
 from werkzeug.local import LocalProxy
 
 from jam.config import walk
+from jam.credentials.sessions import Session
 from jam.crypto.keys import KeySet
 from jam.errors import (
     ConfigError,
@@ -26,6 +27,7 @@ from jam.errors import (
     CSRFFailed,
     InvalidRequest,
     JamError,
+    SessionInvalid,
     StoreUnavailable,
     TokenInvalid,
     UserInactive,
@@ -44,6 +46,7 @@ logger = logging.getLogger("jam.flask")
 STATE = "jam.flask"
 RESOLVED = "_jam_resolved"  # what the request turned out to be
 ANSWER = "_jam_answer"  # its response, once Jam has had the last word; or this, if the body is streamed
+OPENED = "_jam_opened"  # the sessions that were read for it, by handle
 SENT = object()  # the headers have left
 
 # werkzeug's own API; what it gives is read many times in a request, and each time through the proxy has its price
@@ -157,6 +160,10 @@ class Callbacks:
         self.vets = self.vets or name in self._VETTING
 
 
+class _NobodysSession(SessionInvalid):
+    """What is kept for somebody who has not signed in: no credential, and no bad one."""
+
+
 class JamState:
     """Jam's state of one app, at ``app.extensions["jam.flask"]``.
 
@@ -186,6 +193,8 @@ class JamState:
         self.login = LoginOptions()
         self.session_cookie: str | None = None
         self.remember_cookie = ""
+        self.keeps_flask_session = False
+        self.sign_out: Callable[[], object] | None = None
         self.restore: Callable[[JamState, Request], Resolved | None] | None = None
         self.access_cookie = ""
         self.refresh_cookie = ""
@@ -314,7 +323,26 @@ class JamState:
     def _verifier(self, method: str) -> Callable[[str], Identity]:
         if method == "refresh_token":  # not every app has them
             return lambda token: self.jam.refresh_tokens.verify(token)  # noqa: PLW0108 - opened when first needed
-        return self.jam.sessions.verify if method == "session" else self.jam.access_tokens.verify
+        if method == "session":
+            return self._verify_session if self.keeps_flask_session else self.jam.sessions.verify
+        return self.jam.access_tokens.verify
+
+    def _verify_session(self, handle: str) -> Identity:
+        """As ``Sessions.verify``; what was read is kept for ``flask.session``, which is in the same record."""
+        opened = self.open_session(current_context().request, handle)
+        if opened is None:
+            raise SessionInvalid
+        if opened[0] is None:
+            raise _NobodysSession
+        return opened[0]
+
+    def open_session(self, request: Request, handle: str) -> tuple[Identity | None, Session] | None:
+        """As ``Sessions.open``, once in a request."""
+        known: dict[str, Any] = request.__dict__.setdefault(OPENED, {})
+        if handle not in known:
+            known[handle] = self.jam.sessions.open(handle)
+        found: tuple[Identity | None, Session] | None = known[handle]
+        return found
 
     def _prefixed(self, name: str, *, whole: bool) -> str:
         """One of Jam's own cookie names, with the prefix whose promise it keeps (RFC 6265bis 4.1.3).
@@ -511,6 +539,8 @@ class JamState:
                     return Resolved(ANONYMOUS, forged)
             try:
                 return self._proved(request, carrier, value)
+            except _NobodysSession:
+                continue
             except (CredentialError, UserInactive) as refused:
                 unproved.error, unproved.credential = _more_telling(unproved.error, refused), value
         if places.remembers and self.restore is not None and self.remember_cookie in environ.get("HTTP_COOKIE", ""):

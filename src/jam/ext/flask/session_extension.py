@@ -12,6 +12,7 @@ from jam.errors import ConfigError
 from jam.ext.flask.extensions import CredentialExtension, F
 from jam.ext.flask.login import answer_unauthorized, begin, finish, refuse_forged, restore
 from jam.ext.flask.request import JamState, prepared_state, state_of
+from jam.ext.flask.session import JamSessionInterface
 from jam.ext.flask.users import AnonymousUserMixin
 from jam.identity import Identity
 from jam.jam import Jam
@@ -27,6 +28,7 @@ class SessionExtension(CredentialExtension):
         app: The app to set up now, if any.
         header_name: A header of the form ``Bearer <handle>``, or ``None`` not to look in one.
         cookie_name: A cookie, or ``None`` not to look in one.
+        flask_session: Keep ``flask.session`` in the same session, on the server; see ``docs/flask_session.md``.
 
     Attributes:
         login_view: The endpoint or URL where people sign in: who looks for a page and is nobody is sent there.
@@ -50,7 +52,12 @@ class SessionExtension(CredentialExtension):
         app: Flask | None = None,
         header_name: str | None = None,
         cookie_name: str | None = "sessionId",
+        *,
+        flask_session: bool = False,
     ) -> None:
+        if flask_session and not cookie_name:
+            raise ConfigError("flask.session needs a cookie.", hint="Give SessionExtension a cookie_name.")
+        self.flask_session = flask_session
         self.login_view: str | None = None
         self.blueprint_login_views: dict[str, str] = {}
         self.login_message: str | None = "Please log in to access this page."
@@ -73,6 +80,11 @@ class SessionExtension(CredentialExtension):
             state = state_of(app)
             state.session_cookie = state.session_cookie or self.cookie_name
             state.restore = restore
+        if self.flask_session:
+            state.keeps_flask_session = True
+            state.session_cookie = self.cookie_name
+            state.sign_out = self.sign_out
+            app.session_interface = JamSessionInterface()
 
     @property
     def anonymous_user(self) -> Callable[[], Any]:

@@ -1,0 +1,306 @@
+"""``flask.session`` on Jam's store: the login and what the app keeps are one record, and the cookie is its handle.
+
+Opened when somebody first looks, saved only if something changed. Two requests that write at once are merged key by
+key, flashed messages by message; of two values for one key the later one counts, and an event says so. ``clear()``,
+Flask's idiom for it, signs out. Before anybody signs in, a record is made only when something is written.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from flask import Flask, Request, Response, current_app
+from flask.globals import request_ctx
+from flask.json.tag import TaggedJSONSerializer
+from flask.sessions import SessionInterface, SessionMixin
+
+from jam.credentials.sessions import Session
+from jam.errors import ConfigError, InvalidValue, JamError, SessionInvalid, SessionNotSaved, StoreUnavailable
+from jam.events import SessionConflict
+from jam.ext.flask.cookies import drop_cookie, set_cookie
+from jam.ext.flask.negotiation import error_response
+from jam.ext.flask.request import RESOLVED, JamState, state_of
+from jam.stores.base import unreadable
+
+__all__ = ["JamSession", "JamSessionInterface"]
+
+logger = logging.getLogger("jam.flask")
+
+_FLASHES = "_flashes"
+_PERMANENT = "_permanent"
+
+
+class JamSession(SessionMixin):
+    """What ``flask.session`` is then: a dict that is read from the store when it is first used.
+
+    Attributes:
+        modified: Set by whoever changes something inside a value; changes of keys, and of lists and dicts under
+            them, are noticed anyway.
+    """
+
+    modified = False
+
+    def __init__(self, state: JamState, request: Request) -> None:
+        self._state = state
+        self._request = request
+        self._values: dict[str, Any] | None = None
+        self._texts: dict[str, str] = {}
+        self._handle: str | None = None
+        self._nobodys = False
+        self._sealed = False
+
+    # -- as a dict --
+
+    def __getitem__(self, key: str) -> Any:
+        return self._opened()[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._opened()[_name(key)] = value
+        self.modified = True
+
+    def __delitem__(self, key: str) -> None:
+        del self._opened()[key]
+        self.modified = True
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._opened())
+
+    def __len__(self) -> int:
+        return len(self._opened())
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._opened()
+
+    def copy(self) -> dict[str, Any]:
+        """What is in it now."""
+        return dict(self._opened())
+
+    def clear(self) -> None:
+        """Forget everything, and sign out whoever is signed in by this session.
+
+        Raises:
+            StoreUnavailable: As an ``HTTPException``, if the login could not be ended; it is still good.
+        """
+        self._opened().clear()
+        self.modified = True
+        if self._sealed or self._handle is None or self._nobodys:
+            return
+        if not request_ctx:  # a test's own hands on it
+            self._state.jam.logins.end_own([self._handle], [])
+        elif self._state.sign_out is not None:
+            self._state.sign_out()
+        self.forget()
+
+    @property
+    def new(self) -> bool:  # type: ignore[override]
+        """Whether nothing was kept for this browser so far."""
+        self._opened()
+        return self._handle is None
+
+    def __repr__(self) -> str:
+        return f"<JamSession {'not opened' if self._values is None else sorted(self._values)}>"
+
+    # -- from the store and back --
+
+    @property
+    def opened(self) -> bool:
+        """Whether somebody has looked."""
+        return self._values is not None
+
+    def _opened(self) -> dict[str, Any]:
+        if self._values is None:
+            self._open()
+        return self._values  # type: ignore[return-value]
+
+    def _open(self) -> None:
+        state, resolved = self._state, self._request.__dict__.get(RESOLVED)
+        failed = resolved is not None and resolved.retry_after is not None  # then this is an error page
+        with state.answering_503():
+            state.prepare()
+            if failed or state.csrf_refusal(self._request) is not None:
+                self._sealed, self._values = True, {}  # nothing is opened, and nothing saved
+                return
+            for handle in state.presented(self._request, state.session_cookie or ""):
+                opened = state.open_session(self._request, handle)
+                if opened is not None:
+                    self._handle, self._texts = handle, dict(opened[1].values)
+                    self._nobodys = not opened[1].subject
+                    break
+            try:
+                self._values = {key: _SERIALIZER.loads(text) for key, text in self._texts.items()}
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise unreadable(error) from error
+
+    def values_now(self) -> Mapping[str, str]:
+        """Everything in it, as text.
+
+        Raises:
+            InvalidValue: If a value cannot be kept.
+        """
+        try:
+            return {key: _SERIALIZER.dumps(value) for key, value in self._opened().items()}
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidValue(
+                "flask.session holds a value that cannot be kept.", hint=f"{type(error).__name__}: {error}."
+            ) from None
+
+    def belongs_to(self) -> str | None:
+        """Whose it is: a subject, ``""`` for nobody's; ``None`` if nothing was kept so far."""
+        self._opened()
+        opened = None if self._handle is None else self._state.open_session(self._request, self._handle)
+        return None if opened is None else opened[1].subject
+
+    def goes_on(self, handle: str, texts: Mapping[str, str], ended: Sequence[Session]) -> None:
+        """From now on it is kept in another session, which holds these values already.
+
+        Args:
+            handle: That session's.
+            texts: The values.
+            ended: What this one was when it ended: a request that changed it meanwhile is merged.
+        """
+        old_id = (self._handle or "").partition(".")[0]
+        for session in ended:
+            if session.id == old_id and session.values != self._texts:
+                texts = self._state.jam.sessions.change_values(
+                    handle, partial(_instead, self._merged(session.values, texts))
+                )
+                self._values = {key: _SERIALIZER.loads(text) for key, text in texts.items()}
+        self._handle, self._texts, self._nobodys, self._sealed = handle, dict(texts), False, False
+
+    def forget(self) -> None:
+        """Be empty, and of no record: the one there was has ended."""
+        self._values, self._texts, self._handle = {}, {}, None
+
+    def save(self, response: Response) -> None:
+        """Write what changed.
+
+        Raises:
+            InvalidValue: If a value cannot be kept.
+            StoreUnavailable: If nothing could be written.
+        """
+        texts = {} if self._sealed else self.values_now()
+        if texts == self._texts:
+            return
+        sessions = self._state.jam.sessions
+        if self._handle is not None and self._nobodys and not texts:
+            sessions.delete(self._handle)
+            self._change_cookie(response, None)
+            self.forget()
+            return
+        if self._handle is not None:
+            try:
+                sessions.change_values(self._handle, lambda present: self._merged(present, texts))
+            except SessionInvalid:
+                if not self._nobodys:  # ended elsewhere: a late write does not bring it back
+                    logger.info("What was written to an ended session is dropped.")
+                    self._change_cookie(response, None)
+                    return
+                self._handle = None  # it has died unused: what is there now begins anew
+        if self._handle is None:
+            self._handle, self._nobodys = sessions.create_anonymous(texts), True
+            self._change_cookie(response, self._handle)
+        elif texts.get(_PERMANENT) != self._texts.get(_PERMANENT):
+            self._change_cookie(response, self._handle)
+        self._texts = dict(texts)
+
+    def _change_cookie(self, response: Response, handle: str | None) -> None:
+        """Set the cookie, or drop it; after what else happens to it in this request."""
+        state, name, age = self._state, self._state.session_cookie or "", None
+        if self.permanent and handle is not None:
+            seconds = current_app.permanent_session_lifetime.total_seconds()
+            age = int(min(seconds, state.jam.settings.sessions.lifetime))
+
+        def change(response: Response) -> None:
+            if handle is None:
+                drop_cookie(state, response, name)
+            else:
+                set_cookie(state, response, name, handle, max_age=age)
+
+        resolved = self._request.__dict__.get(RESOLVED)
+        if resolved is not None and resolved.marked:
+            resolved.changes += (change,)
+        else:
+            change(response)
+
+    def _merged(self, present: Mapping[str, str], texts: Mapping[str, str]) -> Mapping[str, str]:
+        """The new values, if these are in the store by now and those are ours."""
+        merged = dict(present)
+        for key in self._texts.keys() | texts.keys():
+            old, new, there = self._texts.get(key), texts.get(key), present.get(key)
+            if old == new:
+                continue
+            if there not in (old, new):
+                if key == _FLASHES:
+                    new = _merged_flashes(old, new, there)
+                else:
+                    session_id = (self._handle or "").partition(".")[0]
+                    events, now = self._state.jam.events, self._state.clock()
+                    events.emit(SessionConflict(at=now, session_id=session_id, key=key))
+            if new is None:
+                merged.pop(key, None)
+            else:
+                merged[key] = new
+        return merged
+
+
+def _instead(values: Mapping[str, str], present: Mapping[str, str]) -> Mapping[str, str]:  # noqa: ARG001
+    return values
+
+
+def _merged_flashes(old: str | None, new: str | None, there: str | None) -> str | None:
+    """Whoever showed messages takes those away that they saw; whoever added some, adds them to what is there."""
+    seen, mine, others = (list(_SERIALIZER.loads(text)) if text else [] for text in (old, new, there))
+    if mine[: len(seen)] == seen:  # messages were added
+        kept = others + mine[len(seen) :]
+    else:  # they were shown, and maybe others added
+        gone = others[: len(seen)] == seen
+        kept = (others[len(seen) :] if gone else others) + mine
+    return _SERIALIZER.dumps(kept) if kept else None
+
+
+class JamSessionInterface(SessionInterface):
+    """Flask's way to ``flask.session``."""
+
+    def open_session(self, app: Flask, request: Request) -> JamSession:
+        """A session that nobody has looked at yet."""
+        return JamSession(state_of(app), request)
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """Save what changed. Never raises in production: an exception here would bypass the app's error handlers, so
+        the response becomes the error's.
+        """
+        if not isinstance(session, JamSession) or not session.opened:
+            return
+        state = state_of(app)
+        try:
+            session.save(response)
+        except StoreUnavailable as error:
+            logger.warning("flask.session could not be saved: %s", error)
+            _answer_instead(response, error)
+        except JamError as error:
+            if app.testing or app.debug or app.config.get("PROPAGATE_EXCEPTIONS") or isinstance(error, ConfigError):
+                raise
+            logger.exception("flask.session could not be saved")
+            _answer_instead(response, SessionNotSaved())
+        state.write_dependence(response, private=True)
+
+
+def _answer_instead(response: Response, error: JamError) -> None:
+    """Make of a response the one that tells of an error."""
+    other = error_response(error)
+    response.status = other.status
+    response.headers.clear()
+    response.headers.extend(other.headers)
+    response.set_data(other.get_data())
+
+
+def _name(key: object) -> str:
+    """A key as it comes back: JSON knows only strings."""
+    return key if isinstance(key, str) else json.loads(json.dumps({key: 0}).partition(":")[0].removeprefix("{"))
+
+
+_SERIALIZER = TaggedJSONSerializer()
