@@ -13,6 +13,7 @@ from jam.ext.flask.checkpoints import (
     SessionCheckpoint,
     lazy_url_for,
 )
+from jam.ext.flask.csrf_token import csrf_token
 from jam.ext.flask.extensions import JamExtension
 from jam.ext.flask.guards import checkpoint, deny_by_default, login_required, protect, public
 from jam.ext.flask.jwt_extension import JWTExtension
@@ -79,6 +80,7 @@ __all__ = [
     "confirm_login",
     "create_access_token",
     "create_refresh_token",
+    "csrf_token",
     "current_identity",
     "current_user",
     "decode_token",

@@ -20,6 +20,7 @@ __all__ = [
     "JSONCarrier",
     "QueryCarrier",
     "bearer_token",
+    "cookie_values",
     "header_key",
 ]
 
@@ -74,17 +75,22 @@ class CookieCarrier(Carrier):
 
     def read(self, environ: Mapping[str, Any]) -> Iterator[str]:
         """What the cookies of that name carry: a browser may send several, of different paths and domains."""
-        header = environ.get("HTTP_COOKIE", "")
-        if self.name not in header:
-            return
-        left = _MAX_COOKIES_OF_ONE_NAME
-        for part in header.split(";"):
-            name, _, value = part.partition("=")
-            if name.strip(_OWS) == self.name:
-                yield value.strip(_OWS)
-                left -= 1
-                if not left:
-                    return
+        return cookie_values(environ, self.name)
+
+
+def cookie_values(environ: Mapping[str, Any], wanted: str) -> Iterator[str]:
+    """What the cookies of that name hold, the first few of them."""
+    header = environ.get("HTTP_COOKIE", "")
+    if wanted not in header:
+        return
+    left = _MAX_COOKIES_OF_ONE_NAME
+    for part in header.split(";"):
+        name, _, value = part.partition("=")
+        if name.strip(_OWS) == wanted:
+            yield value.strip(_OWS)
+            left -= 1
+            if not left:
+                return
 
 
 class QueryCarrier(Carrier):

@@ -1,7 +1,8 @@
 """Whether an unsafe request comes from this site's own pages, without tokens in forms.
 
 The browser says so itself: in ``Sec-Fetch-Site``, or, if it is too old for that, in ``Origin``. A request
-that says neither is refused: cookies are for browsers, and all of them send one of the two.
+that says neither is refused: cookies are for browsers, and all of them send one of the two. Where something on the
+way takes them out, a signed value that only the site's own pages know proves it instead.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from jam.crypto.encoding import b64url_decode, b64url_encode
 from jam.crypto.keys import KeySet
 from jam.errors import CSRFFailed
 
-__all__ = ["csrf_refusal", "csrf_token_matches", "new_csrf_token"]
+__all__ = ["csrf_refusal", "csrf_token_matches", "new_csrf_token", "sent_csrf_tokens"]
 
+_FORMS = frozenset(("application/x-www-form-urlencoded", "multipart/form-data"))
 _SALT_BYTES = 16
 _CSRF_TOKEN = re.compile(r"[A-Za-z0-9_-]{64}", re.ASCII)  # 16 random bytes and 32 of HMAC-SHA256
 
@@ -49,6 +51,21 @@ def csrf_token_matches(keys: KeySet, credential: str, value: object) -> bool:
     salt, mac = raw[:_SALT_BYTES], raw[_SALT_BYTES:]
     signed = salt + credential.encode("utf-8", "surrogateescape")
     return any(key.verify(signed, mac) for key in keys.keys)
+
+
+def sent_csrf_tokens(request: Request, header_keys: Collection[str], fields: Collection[str]) -> list[str]:
+    """The values that a request sends to prove where it comes from, in a header or else in a form.
+
+    Args:
+        request: The request.
+        header_keys: The headers, by their names in a WSGI environment.
+        fields: The form's fields.
+    """
+    environ = request.environ
+    found = [value for key in header_keys if (value := environ.get(key))]
+    if not found and request.mimetype in _FORMS:
+        found = [value for name in dict.fromkeys(fields) for value in request.form.getlist(name)[:1]]
+    return found
 
 
 def csrf_refusal(request: Request, trusted_origins: Collection[str]) -> CSRFFailed | None:

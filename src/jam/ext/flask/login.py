@@ -28,9 +28,8 @@ from jam.errors import (
     UserInactive,
 )
 from jam.ext.flask.callbacks import call
-from jam.ext.flask.carriers import CookieCarrier
+from jam.ext.flask.carriers import cookie_values
 from jam.ext.flask.cookies import drop_cookie, set_cookie
-from jam.ext.flask.csrf import csrf_refusal
 from jam.ext.flask.guards import Guard
 from jam.ext.flask.negotiation import to_raise
 from jam.ext.flask.request import ANSWER, JamState, Resolved, device_of, prepared_state, resolve
@@ -221,7 +220,7 @@ def _cookies(
     state: JamState, request: Request, cookie_name: str, handle: str, token: str | None
 ) -> Callable[[Response], None]:
     """What sets the cookies of a login; empty values drop them, and so does ``None`` if the browser sent one."""
-    sent = any(True for _ in CookieCarrier(state.remember_cookie, _never).read(request.environ))
+    sent = bool(_remember_tokens(state, request))
 
     def change(response: Response) -> None:
         if handle:
@@ -245,11 +244,7 @@ def _set_remember_cookie(state: JamState, response: Response, token: str) -> Non
 
 
 def _remember_tokens(state: JamState, request: Request) -> list[str]:
-    return list(CookieCarrier(state.remember_cookie, _never).read(request.environ))
-
-
-def _never(credential: str) -> Identity:  # pragma: no cover - only the carrier's eyes are used
-    raise CredentialError(credential and None)
+    return list(cookie_values(request.environ, state.remember_cookie))
 
 
 # -- remembered browsers ------------------------------------------------------------------------------------
@@ -267,7 +262,7 @@ def restore(state: JamState, request: Request) -> Resolved | None:
         return None
     error: JamError | None = None
     for token in _remember_tokens(state, request):
-        forged = csrf_refusal(request, state.trusted_origins)
+        forged = state.csrf_refusal(request, token)
         if forged is not None:
             return Resolved(ANONYMOUS, forged)
         try:
@@ -324,7 +319,7 @@ def login_fresh() -> bool:
 def login_remembered() -> bool:
     """Whether the browser that calls is remembered."""
     state = prepared_state()
-    return any(True for _ in _remember_tokens(state, request)) and resolve().identity.method == "session"
+    return bool(_remember_tokens(state, request)) and resolve().identity.method == "session"
 
 
 def confirm_login() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -32,8 +32,16 @@ from jam.errors import (
     TokenInvalid,
     UserInactive,
 )
-from jam.ext.flask.carriers import Carrier, CookieCarrier, HeaderCarrier, JSONCarrier, QueryCarrier, header_key
-from jam.ext.flask.csrf import csrf_refusal
+from jam.ext.flask.carriers import (
+    Carrier,
+    CookieCarrier,
+    HeaderCarrier,
+    JSONCarrier,
+    QueryCarrier,
+    cookie_values,
+    header_key,
+)
+from jam.ext.flask.csrf import csrf_refusal, csrf_token_matches, sent_csrf_tokens
 from jam.ext.flask.negotiation import quoted, to_raise
 from jam.ext.flask.settings import AppSettings, LoginOptions, TokenOptions, login_options, token_options
 from jam.identity import ANONYMOUS, Identity
@@ -189,7 +197,10 @@ class JamState:
         self._ready = False
         self.https = True
         self.tokens = TokenOptions()
+        self.csrf_cookie = ""
         self._csrf_keys: KeySet | None = None
+        self._csrf_headers: tuple[str, ...] = ()
+        self._csrf_fields: tuple[str, ...] = ()
         self.login = LoginOptions()
         self.session_cookie: str | None = None
         self.remember_cookie = ""
@@ -292,6 +303,17 @@ class JamState:
         whole = self.login.path == "/" and self.login.domain is None
         self.remember_cookie = self.login.name or self._prefixed("remember_token", whole=whole)
         self._note_names([(kind, name) for kind, name, _ in entries])
+        self.csrf_cookie = self._prefixed("jam_csrf", whole=True)
+        self._csrf_headers = tuple(
+            header_key(name)
+            for name in (
+                "X-CSRF-Token",
+                "X-CSRFToken",
+                options.access_csrf_header_name,
+                options.refresh_csrf_header_name,
+            )
+        )
+        self._csrf_fields = ("csrf_token", options.access_csrf_field_name, options.refresh_csrf_field_name)
         if self.session_cookie is not None:
             self._cookie_names += (self.remember_cookie,)
 
@@ -489,8 +511,12 @@ class JamState:
             if cookie.name == carrier_name:
                 yield from cookie.read(request.environ)
 
-    def csrf_refusal(self, request: Request) -> CSRFFailed | None:
+    def csrf_refusal(self, request: Request, credential: str | None = None) -> CSRFFailed | None:
         """Why no cookie of this request may be opened, or ``None``.
+
+        Args:
+            request: The request.
+            credential: What the cookie holds that is to be opened; any of Jam's cookies if left out.
 
         Raises:
             StoreUnavailable: As ``resolve`` does.
@@ -501,7 +527,21 @@ class JamState:
             except StoreUnavailable as error:
                 self.note_unavailable(request, error)
                 raise to_raise(current_app, error) from error
-        return csrf_refusal(request, self.trusted_origins)
+        refusal = csrf_refusal(request, self.trusted_origins)
+        if refusal is not None and "HTTP_SEC_FETCH_SITE" not in request.environ:  # whose word would be final
+            values = sent_csrf_tokens(request, self._csrf_headers, self._csrf_fields)
+            if values and self._belongs_to_a_cookie(request, values, credential):
+                return None
+        return refusal
+
+    def _belongs_to_a_cookie(self, request: Request, values: Sequence[str], credential: str | None) -> bool:
+        """Whether one of the values was made for this credential, or for what one of the cookies holds."""
+        credentials = [credential]
+        if credential is None:
+            names = dict.fromkeys((*self._cookie_names, self.access_cookie, self.refresh_cookie, self.csrf_cookie))
+            credentials = [found for name in names for found in cookie_values(request.environ, name)]
+        keys = self.csrf_keys()
+        return any(csrf_token_matches(keys, held or "", value) for held in credentials for value in values)
 
     def _look(self, request: Request, places: Places) -> Resolved:
         """Try every carrier: headers, cookies, bodies, each kind in the order in which the extensions were set up."""
@@ -534,7 +574,7 @@ class JamState:
         in_cookies = ((cookie, value) for cookie in places.cookies for value in cookie.read(environ))
         for carrier, value in (*in_cookies, *in_bodies):
             if isinstance(carrier, CookieCarrier):
-                forged = csrf_refusal(request, self.trusted_origins)
+                forged = self.csrf_refusal(request, value)
                 if forged is not None:
                     return Resolved(ANONYMOUS, forged)
             try:
