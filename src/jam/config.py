@@ -243,7 +243,8 @@ def settings_from(options: Options) -> Settings:
     if tokens.lifetime > tokens.max_lifetime:
         raise ConfigError(
             "access_tokens.lifetime is longer than access_tokens.max_lifetime.",
-            hint=f"max_lifetime is {tokens.max_lifetime:g} seconds; raise it if such long-lived tokens are meant.",
+            hint=f"max_lifetime is {tokens.max_lifetime:g} seconds (JAM_ACCESS_TOKENS_MAX_LIFETIME); raise it if such "
+            "long-lived tokens are meant. Who should stay signed in rather gets a refresh token.",
         )
     if sessions.idle_for > sessions.lifetime:
         raise ConfigError("sessions.idle_for is longer than sessions.lifetime.")

@@ -146,7 +146,7 @@ class RefreshTokenReused(TokenRevoked):
     """A token that was superseded came back, so that it is in two hands: its whole family is dead (RFC 9700 4.14.2)."""
 
     code = "refresh_token_reused"
-    message = "The token was used before. For safety, everything that came of it has been ended."
+    message = "The token was used before, so that it and its successors have been ended."
     hint = "Sign in again."
 
 

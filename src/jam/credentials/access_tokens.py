@@ -69,6 +69,7 @@ class _Claims(msgspec.Struct, frozen=True):
     roles: frozenset[str] = _NOBODYS
     amr: tuple[str, ...] = ()
     auth_time: _Time | UnsetType = UNSET
+    type: str = "access"
 
 
 _DECODE = msgspec.json.Decoder(_Claims).decode
@@ -89,7 +90,12 @@ def _read(text: bytes) -> _Claims:
     return claims
 
 
-def _encoded(payload: dict[str, Any]) -> bytes:
+def encoded_payload(payload: dict[str, Any]) -> bytes:
+    """Claims as JSON that every verifier takes.
+
+    Raises:
+        InvalidValue: If they are no JSON, or nested too deeply.
+    """
     try:
         text = json_encode_exactly(payload)
         json_decode_object(text)  # refuses what is nested too deeply
@@ -191,14 +197,14 @@ class AccessTokens:
         if generation:
             payload[GENERATION_CLAIM] = generation
         if not_before is not None:
-            payload["nbf"] = int(_checked_number("not_before", not_before))
+            payload["nbf"] = int(checked_number("not_before", not_before))
         if listed := _checked_scopes(scopes):
             payload["scope"] = " ".join(listed)
-        if listed := _checked_names("roles", roles):
+        if listed := checked_names("roles", roles):
             payload["roles"] = listed
         if authenticated_at is not None:
-            payload["auth_time"] = int(_checked_number("authenticated_at", authenticated_at))
-        if listed := _checked_names("amr", amr):
+            payload["auth_time"] = int(checked_number("authenticated_at", authenticated_at))
+        if listed := checked_names("amr", amr):
             payload["amr"] = listed
         if claims:
             payload.update(claims)
@@ -243,9 +249,14 @@ class AccessTokens:
         if generation := self.generation(subject):
             filled[GENERATION_CLAIM] = generation
         try:
-            claims = _read(_encoded(filled))
+            claims = _read(encoded_payload(filled))
         except TokenInvalid as error:
             raise InvalidValue("A claim has not the type its standard gives it.", hint=error.hint) from None
+        if claims.type != "access":
+            raise InvalidValue(
+                "The claim 'type' says that the token is no access token.",
+                hint="Leave it out, or give it another name; a one-time link is no access token.",
+            )
         if claims.exp - claims.iat > self._max_lifetime:
             raise InvalidValue(
                 "The token would live longer than access_tokens.max_lifetime.",
@@ -268,7 +279,7 @@ class AccessTokens:
     def _sign(self, signer: Signer | None, payload: dict[str, Any], headers: Mapping[str, Any] | None = None) -> str:
         if signer is None:
             raise InvalidKey("The configured keys can only verify tokens.", hint="Set access_tokens.private_key.")
-        token = signer.sign(_encoded(payload), headers)
+        token = signer.sign(encoded_payload(payload), headers)
         if len(token) > MAX_TOKEN_LENGTH:
             raise InvalidValue(f"The token would be longer than {MAX_TOKEN_LENGTH} bytes, which no verifier takes.")
         if self._events:
@@ -279,7 +290,7 @@ class AccessTokens:
         if lifetime is None:
             return int(self._settings.lifetime)
         given = lifetime.total_seconds() if isinstance(lifetime, timedelta) else lifetime
-        seconds = int(_checked_number("lifetime", given))
+        seconds = int(checked_number("lifetime", given))
         if not 1 <= seconds <= self._max_lifetime:
             raise InvalidValue(
                 f"A lifetime is 1 to {self._max_lifetime:g} seconds.", hint="access_tokens.max_lifetime sets the limit."
@@ -345,6 +356,8 @@ class AccessTokens:
             raise TokenInvalid(hint="Its aud is another.")
         subject = None if claims.sub is UNSET else claims.sub
         client_id = None if claims.client_id is UNSET else claims.client_id
+        if claims.type != "access":  # what other libraries say in a claim, Jam says in typ
+            raise TokenInvalid(hint="Its type is another: it was made for another purpose.")
         if typ == "at+jwt" and (subject is None or client_id is None):
             raise TokenInvalid(hint="RFC 9068 asks for sub and client_id.")
         scopes = _NOBODYS if claims.scope == "" else frozenset(claims.scope.split(" ")) - {""}
@@ -418,13 +431,23 @@ def _is_time(value: Any) -> bool:
     return value.__class__ in _NUMBER and -_FAR < value < _FAR
 
 
-def _checked_number(name: str, value: float) -> float:
+def checked_number(name: str, value: float) -> float:
+    """A time in seconds.
+
+    Raises:
+        InvalidValue: If it is none.
+    """
     if not _is_time(value):
         raise InvalidValue(f"{name} is a finite number of seconds.")
     return value
 
 
-def _checked_names(argument: str, names: Collection[str]) -> list[str]:
+def checked_names(argument: str, names: Collection[str]) -> list[str]:
+    """A collection of names as a list.
+
+    Raises:
+        InvalidValue: If it is none.
+    """
     if not isinstance(names, (str, bytes)) and isinstance(names, Iterable):
         listed = list(names)
         if all(isinstance(name, str) and name for name in listed):
@@ -433,7 +456,7 @@ def _checked_names(argument: str, names: Collection[str]) -> list[str]:
 
 
 def _checked_scopes(scopes: Collection[str]) -> list[str]:
-    listed = _checked_names("scopes", scopes)
+    listed = checked_names("scopes", scopes)
     if not all(_SCOPE.fullmatch(scope) for scope in listed):
         raise InvalidValue("A scope has no space, quotation mark, backslash or exotic character (RFC 6749 3.3).")
     return listed

@@ -16,7 +16,7 @@ from jam.credentials.refresh_tokens import Family, RefreshTokens
 from jam.credentials.sessions import Session, Sessions
 from jam.crypto.handles import MATERIAL_BYTES
 from jam.crypto.keys import Key
-from jam.errors import CredentialError, GenerationOutdated, SessionInvalid
+from jam.errors import CredentialError, GenerationOutdated, RefreshTokenReused, SessionInvalid
 from jam.events import Events, SubjectRevoked
 from jam.identity import Identity
 from jam.stores.base import Store
@@ -128,8 +128,12 @@ class Logins:
         """
         # Read before anything is judged, so that a session that races a revocation is not made.
         generation = self._sessions.generation(self._remember_me.claims(token)["sub"])
-        known = self._remember_me.verify(token)
-        successor, family_id, number = self._remember_me.rotate_with(token)
+        try:
+            known = self._remember_me.verify(token)
+            successor, family_id, number = self._remember_me.rotate_with(token)
+        except RefreshTokenReused:  # the thief may have a session by now
+            self._end_sessions(self._remember_me.claims(token)["sub"], self._remember_me.family_of(token))
+            raise
         material = self._key.sign(f"{family_id}.{number}".encode())[:MATERIAL_BYTES]
         try:
             handle = self._sessions.create(
@@ -144,7 +148,10 @@ class Logins:
         except CredentialError:  # ended in between; whoever ended it looked for sessions before there was this one
             self._sessions.delete(handle)
             raise
-        return handle, successor, self._sessions.verify(handle)
+        identity = self._sessions.verify(handle)
+        # The browser has lost the handle of the session before, or it would have brought it.
+        self._end_sessions(identity.subject or "", family_id, but=identity.credential_id)
+        return handle, successor, identity
 
     def list(self, subject: str, *, handle: str | None = None) -> Sequence[Login]:
         """A subject's logins, the one that was used last first.
@@ -161,9 +168,9 @@ class Logins:
         sessions = self._of(subject)
         found = [
             Login(
-                id=session.id, subject=subject, device=session.device, signed_in_at=session.authenticated_at,
-                last_seen_at=session.last_seen_at, remembered=(session.family_id or "") in families,
-                ends_at=_end_of(session, families), current=mine is not None and mine.id == session.id,
+                id=session.id, subject=subject, device=session.device, last_seen_at=session.last_seen_at,
+                signed_in_at=session.authenticated_at or session.created_at, ends_at=_end_of(session, families),
+                remembered=(session.family_id or "") in families, current=mine is not None and mine.id == session.id,
             )
             for session in sessions
         ]  # fmt: skip
@@ -220,10 +227,13 @@ class Logins:
         """End a family and every session that came of it, also one that was restored this very moment."""
         if family_id is None or not self._remember_me.revoke_by_id(subject, family_id):
             return False
-        for session in self._of(subject):
-            if session.family_id == family_id:
-                self._sessions.delete_by_id(subject, session.id)
+        self._end_sessions(subject, family_id)
         return True
+
+    def _end_sessions(self, subject: str, family_id: str, *, but: str | None = None) -> None:
+        for session in self._of(subject):
+            if session.family_id == family_id and session.id != but:
+                self._sessions.delete_by_id(subject, session.id)
 
     def end_all(self, subject: str | None) -> None:
         """End every login of a subject (``None``: of everyone).

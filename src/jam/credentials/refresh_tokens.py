@@ -18,7 +18,8 @@ from typing import Any
 import msgspec
 
 from jam.config import RefreshTokenSettings, RememberMeSettings
-from jam.crypto.encoding import json_decode_object, json_encode_exactly
+from jam.credentials.access_tokens import checked_names, checked_number, encoded_payload
+from jam.crypto.encoding import json_decode_object
 from jam.crypto.handles import ID, new_id
 from jam.crypto.jws import MAX_TOKEN_LENGTH, Signer, Verifier
 from jam.crypto.keys import KeySet
@@ -33,7 +34,7 @@ from jam.errors import (
 )
 from jam.events import Event, Events, FamilyEnded, FamilyStarted, RefreshReused, RefreshRotated, SubjectRevoked
 from jam.identity import Identity
-from jam.stores.base import Record, Store, check_subject, touch_is_due
+from jam.stores.base import Record, Store, check_page, check_subject, touch_is_due
 
 __all__ = ["Family", "RefreshTokens"]
 
@@ -44,6 +45,7 @@ _JTI = re.compile(rf"({ID.pattern})\.([1-9][0-9]{{0,14}})", re.ASCII)
 _MAX_ATTEMPTS = 100
 _MAX_PAUSE = 0.02
 _MAX_REMEMBERED = 32  # successors within one overlap; whoever needs more is no browser
+_GROWTH = 24  # bytes by which a family's tokens grow with their number
 _TOUCH_AFTER = 3600.0
 
 
@@ -161,11 +163,16 @@ class RefreshTokens:
                 raise InvalidValue(f"{name} is a mapping.")
         if taken := REGISTERED_CLAIMS & (claims or {}).keys():
             raise InvalidValue(f"The claim {min(taken)!r} is not the caller's to set.")
+        if generation is not None and generation.__class__ is not int:
+            raise InvalidValue("A generation is what generation() returned.")
         now = self._clock()
         data: dict[str, Any] = {"made": [[1, now]]}
         if authenticated_at is not None:
-            data["auth_time"] = int(authenticated_at)
-        for name, value in (("amr", list(amr)), ("claims", claims), ("headers", headers), ("details", details)):
+            data["auth_time"] = int(checked_number("authenticated_at", authenticated_at))
+        if details:
+            encoded_payload(dict(details))  # what is nested too deeply could not be read again
+        methods = checked_names("amr", amr)
+        for name, value in (("amr", methods), ("claims", claims), ("headers", headers), ("details", details)):
             if value:
                 data[name] = dict(value) if isinstance(value, Mapping) else value
         record = Record(
@@ -175,6 +182,8 @@ class RefreshTokens:
             idle_for=self._settings.idle_for, ends_at=float(int(now) + self._checked_lifetime(lifetime)),
         )  # fmt: skip
         token = self._token(record, 1)
+        if len(token) > MAX_TOKEN_LENGTH - _GROWTH:
+            raise InvalidValue(f"The token would be longer than {MAX_TOKEN_LENGTH - _GROWTH} bytes.")
         self._store.add(record, now)
         self._emit(FamilyStarted, record)
         return token
@@ -208,15 +217,7 @@ class RefreshTokens:
             if name in data:
                 payload[name] = data[name]
         payload.update(data.get("claims", {}))
-        try:
-            text = json_encode_exactly(payload)
-            json_decode_object(text)  # refuses what is nested too deeply
-        except ValueError as error:
-            raise InvalidValue("The claims cannot be written as JSON.", hint=f"{error}.") from None
-        token = self._signer.sign(text, data.get("headers"))
-        if len(token) > MAX_TOKEN_LENGTH:
-            raise InvalidValue(f"The token would be longer than {MAX_TOKEN_LENGTH} bytes, which no verifier takes.")
-        return token
+        return self._signer.sign(encoded_payload(payload), data.get("headers"))
 
     # -- verifying ------------------------------------------------------------------------------------------
 
@@ -280,6 +281,9 @@ class RefreshTokens:
         if number > current:  # the store was set back to an older state: nobody can tell who else has this number
             raise TokenRevoked
         if number < current and not self._overlaps(made, number, now):
+            oldest = min(made)
+            if len(made) > _MAX_REMEMBERED and number < oldest and self._is_recent(made[oldest], now):
+                raise TokenRevoked  # so many were made at once that this one was forgotten: no proof of a theft
             if self._store.take(self.kind, family_id, now) is not None:
                 self._emit(RefreshReused, record)
             raise RefreshTokenReused
@@ -289,7 +293,10 @@ class RefreshTokens:
 
     def _overlaps(self, made: Mapping[int, float], number: int, now: float) -> bool:
         superseded_at = made.get(number + 1)
-        return superseded_at is not None and now - superseded_at < self._settings.overlap
+        return superseded_at is not None and self._is_recent(superseded_at, now)
+
+    def _is_recent(self, at: float, now: float) -> bool:
+        return abs(now - at) < self._settings.overlap  # a clock that lags, or goes back, gives no longer overlap
 
     # -- rotating -------------------------------------------------------------------------------------------
 
@@ -314,7 +321,7 @@ class RefreshTokens:
             if number < max(made):
                 return self._token(record, number + 1), family_id, number + 1
             # Of those before it are kept the ones that somebody may still be given again.
-            kept = [[n, at] for n, at in made.items() if now - at < self._settings.overlap]
+            kept = [[n, at] for n, at in made.items() if self._is_recent(at, now)]
             made_now = [*kept[-_MAX_REMEMBERED:], [number + 1, now]]
             changed = msgspec.structs.replace(record, data={**record.data, "made": made_now})
             try:
@@ -347,7 +354,9 @@ class RefreshTokens:
 
     def revoke_by_id(self, subject: str, family_id: str) -> bool:
         """End one of a subject's own families by its public name; ``False`` if it is not theirs (ASVS 8.2.2)."""
-        return bool(ID.fullmatch(family_id)) and self._end(family_id, subject)
+        if not isinstance(subject, str) or not isinstance(family_id, str) or not ID.fullmatch(family_id):
+            return False
+        return self._end(family_id, subject)
 
     def _end(self, family_id: str, subject: str | None) -> bool:
         now = self._clock()
@@ -376,12 +385,17 @@ class RefreshTokens:
             subject: Whose.
             after: The last id of the page before.
             limit: At most so many, 1 to 1000.
+
+        Raises:
+            InvalidValue: If an argument cannot be what it is.
+            StoreUnavailable: If nobody can tell.
         """
         check_subject(subject)
+        check_page(after, limit)
         return [
             Family(
                 id=record.id, subject=record.subject, created_at=record.created_at,
-                rotated_at=max(_made(record).values()), ends_at=record.ends_at,
+                rotated_at=_made(record)[max(_made(record))], ends_at=record.ends_at,
                 authenticated_at=record.data.get("auth_time"), amr=tuple(record.data.get("amr", ())),
                 details=record.data.get("details", {}),
             )

@@ -19,7 +19,7 @@ from jam.crypto.handles import ID, bucket_of, bucket_of_id, handle_from, matches
 from jam.errors import ConcurrentUpdate, GenerationOutdated, InvalidValue, RecordExists, SessionInvalid
 from jam.events import Events, SessionEnded, SessionRenewed, SessionStarted, SubjectRevoked
 from jam.identity import Identity
-from jam.stores.base import Found, Record, Store, check_subject, touch_is_due
+from jam.stores.base import Found, Record, Store, check_page, check_subject, touch_is_due
 
 __all__ = ["Session", "Sessions"]
 
@@ -39,7 +39,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
         created_at: When it was made.
         last_seen_at: When it was last used, give or take a minute.
         ends_at: When it ends in any case.
-        authenticated_at: When the person last proved who they are.
+        authenticated_at: When the person last proved who they are; ``None`` if nobody said.
         roles: The roles it carries.
         scopes: The scopes it carries.
         amr: How the person signed in (RFC 8176).
@@ -55,7 +55,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float
     last_seen_at: float
     ends_at: float
-    authenticated_at: float
+    authenticated_at: float | None
     roles: frozenset[str]
     scopes: frozenset[str]
     amr: tuple[str, ...]
@@ -109,7 +109,8 @@ class Sessions:
             amr: How the person signed in.
             generation: The subject's generation as read *before* the caller was authenticated; read now if
                 left out.
-            authenticated_at: When the person proved who they are, in seconds since the epoch; now if left out.
+            authenticated_at: When the person proved who they are, in seconds since the epoch; if left out, now, or
+                unknown if that was not for this session.
             fresh: Whether that was for this session.
             device: What to show of the browser in lists.
             family_id: The family in ``Jam.remember_me`` that it belongs to.
@@ -131,7 +132,7 @@ class Sessions:
         handle, session_id, check = new_handle(bucket) if material is None else handle_from(bucket, material)
         content: dict[str, Any] = {
             "data": _checked_data(data or {}),
-            "auth_time": now if authenticated_at is None else authenticated_at,
+            "auth_time": now if authenticated_at is None and fresh else authenticated_at,
         }
         if not fresh:
             content["fresh"] = False
@@ -352,6 +353,7 @@ class Sessions:
             limit: At most so many, 1 to 1000.
         """
         check_subject(subject)
+        check_page(after, limit)
         return [_session(record) for record in self._store.list(subject, KIND, self._clock(), after, limit)]
 
     def _find(self, handle: str) -> Found | None:

@@ -327,6 +327,18 @@ def check_subject(subject: str) -> None:
         raise InvalidValue(f"A subject has at most {_MAX_SUBJECT} characters and no NUL.")
 
 
+def check_page(after: str, limit: int) -> None:
+    """Refuse what is no place in a list.
+
+    Raises:
+        InvalidValue: Naming what is wrong.
+    """
+    if not isinstance(after, str) or (after and not ID.fullmatch(after)):
+        raise InvalidValue("A page begins after the last id of the page before.")
+    if limit.__class__ is not int or not 1 <= limit <= MAX_LIST:
+        raise InvalidValue(f"A page has 1 to {MAX_LIST} entries.")
+
+
 def check_swap(old: Record, new: Record) -> bytes:
     """Refuse a swap that would hand a record to somebody else; returns the new one's encoded data.
 
@@ -348,7 +360,7 @@ def decode_data(data: bytes) -> dict[str, Any]:
     """
     try:
         return _DECODE_DATA(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise unreadable(error) from error
 
 

@@ -52,6 +52,7 @@ from jam.ext.flask.tokens import (
     get_jwt_request_location,
     get_unverified_jwt_headers,
     jwt_required,
+    revoke_jwt,
     rotate_refresh_token,
     verify_jwt_in_request,
 )
@@ -108,6 +109,7 @@ __all__ = [
     "next_url",
     "protect",
     "public",
+    "revoke_jwt",
     "rotate_refresh_token",
     "set_access_cookies",
     "set_refresh_cookies",

@@ -12,12 +12,15 @@ import click
 import msgspec
 from flask import Flask, current_app
 from flask.cli import AppGroup
+from werkzeug.exceptions import HTTPException
 
 from jam.crypto.weak_keys import weakness_of
 from jam.errors import JamError, StoreUnavailable
-from jam.ext.flask.guards import guards_of, is_guarded, is_public, is_static
-from jam.ext.flask.request import state_of
+from jam.ext.flask.explain import Explanation, explain
+from jam.ext.flask.guards import demands_on, enter, guards_of, is_guarded, is_public, is_static
+from jam.ext.flask.request import ANSWER, ASSUMED, SENT, state_of
 from jam.ext.flask.settings import AppSettings
+from jam.ext.flask.users import assume
 
 __all__ = ["Finding", "Route", "examine", "jam_cli", "routes_of"]
 
@@ -96,6 +99,50 @@ def doctor_command(as_json: bool) -> None:
                 click.echo(f"{'':8} → {finding.advice}")
     if any(finding.level == "problem" for finding in findings):
         raise SystemExit(1)
+
+
+@jam_cli.command("explain")
+@click.argument("method")
+@click.argument("path")
+@click.option(
+    "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header of the request; repeatable."
+)
+@click.option("--cookie", "cookies", multiple=True, metavar="NAME=VALUE", help="A cookie of the request; repeatable.")
+@click.option("--as", "subject", metavar="SUBJECT", help="Take the caller to be this subject, without a credential.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def explain_command(  # noqa: PLR0917 - one for each option
+    method: str, path: str, headers: tuple[str, ...], cookies: tuple[str, ...], subject: str | None, as_json: bool
+) -> None:
+    """Say what a request would be answered, and why; no view is run."""
+    if any(":" not in one for one in headers):
+        raise click.UsageError("A header is written 'Name: value'.")
+    if any("=" not in one for one in cookies):
+        raise click.UsageError("A cookie is written name=value.")
+    pairs = [(name.strip(), value.strip()) for name, _, value in (one.partition(":") for one in headers)]
+    if cookies:
+        pairs.append(("Cookie", "; ".join(cookies)))
+    try:
+        explanation = rehearse(current_app._get_current_object(), method.upper(), path, pairs, subject)  # type: ignore[attr-defined]  # noqa: SLF001
+    except JamError as error:
+        raise click.ClickException(str(error)) from None
+    except HTTPException as error:
+        raise click.ClickException(f"{method.upper()} {path} is answered {error.code} before any guard.") from None
+    if explanation is None:
+        raise click.ClickException("No guard stands before this route: everybody is let in.")
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(explanation), indent=2))
+        return
+    answer = "let in" if explanation.status is None else f"{explanation.status} {explanation.code}"
+    click.echo(f"{explanation.method} {explanation.path}: {answer}")
+    click.echo(f"caller: {explanation.caller}")
+    click.echo()
+    _print_table(("Looked in", "Held", "Outcome"), [(one.place, one.held, one.outcome) for one in explanation.looked])
+    click.echo()
+    said = [(one.checkpoint, "passed" if one.allowed else "refused", one.reason) for one in explanation.checkpoints]
+    _print_table(("Asked", "Answer", "Reason"), said)
+    for title, text in (("Decided by", explanation.setting), ("What to do", explanation.advice)):
+        if text:
+            click.echo(f"\n{title}: {text}")
 
 
 @jam_cli.command("purge")
@@ -197,6 +244,48 @@ def _hooks(app: Flask, endpoint: str) -> Iterator[Any]:
 
 def _exempted(app: Flask, endpoint: str) -> bool:
     return any(hook.exempts(endpoint) for hook in _hooks(app, endpoint))
+
+
+def rehearse(
+    app: Flask, method: str, path: str, headers: Sequence[tuple[str, str]], subject: str | None
+) -> Explanation | None:
+    """What the guards of a route would say to a request; ``None`` if there are none. No view is run.
+
+    Args:
+        app: The app.
+        method: The HTTP method.
+        path: The path, with a query string if any.
+        headers: The request's headers.
+        subject: Take the caller to be this one; ``None`` to see what the headers prove.
+
+    Raises:
+        HTTPException: If the request does not reach a route.
+        JamError: If the set-up is wrong, or the store cannot be asked.
+    """
+    state = state_of(app)
+    state.prepare()
+    base_url = "https://localhost" if state.https else None
+    with app.test_request_context(path, method=method, headers=list(headers), base_url=base_url) as context:
+        request = context.request
+        if request.routing_exception is not None:
+            raise request.routing_exception
+        request.__dict__[ASSUMED] = True
+        request.__dict__[ANSWER] = SENT  # nothing is to be renewed for this
+        if subject is not None:
+            assume(state, request, subject)
+        rule = request.url_rule
+        view = app.view_functions[rule.endpoint if rule is not None else ""]
+        explanation = None
+        for checkpoints, wanted in demands_on(app, view, request):
+            try:
+                refused = enter(checkpoints, wanted) is not None
+            except (HTTPException, StoreUnavailable):
+                refused = True
+            resolved = state.resolve(request, wanted)
+            if refused and isinstance(resolved.explanation, Explanation):
+                return resolved.explanation
+            explanation = explain(state, request, resolved, checkpoints, wanted, None)
+        return explanation
 
 
 def examine(app: Flask) -> Iterator[Finding]:

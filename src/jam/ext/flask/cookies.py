@@ -7,7 +7,7 @@ from typing import Literal
 
 from flask import Response, request
 
-from jam.errors import InvalidValue
+from jam.errors import ConfigError, InvalidValue
 from jam.ext.flask.request import JamState
 
 __all__ = ["drop_cookie", "set_cookie"]
@@ -47,9 +47,14 @@ def set_cookie(
 
     Raises:
         InvalidValue: If it is longer than browsers keep.
-        ConfigError: If its name has a prefix whose promise the app cannot keep.
+        ConfigError: If its name has a prefix whose promise the cookie does not keep (RFC 6265bis 4.1.3).
     """
     secure = state.https if secure is None else secure
+    if name.lower().startswith("__host-") and (domain is not None or path != "/"):
+        raise ConfigError(
+            f"Browsers take the cookie {name} only for the whole of one host: with the path / and without a domain.",
+            hint="Give it a name without the prefix (JWT_ACCESS_COOKIE_NAME, REMEMBER_COOKIE_NAME).",
+        )
     if len(name) + len(value) > MAX_COOKIE:
         raise InvalidValue(
             f"The cookie {name} would have {len(name) + len(value)} bytes; browsers keep {MAX_COOKIE}.",

@@ -10,14 +10,16 @@ import asyncio
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeVar, overload
 
-from flask import Blueprint, Flask, Request, Response, current_app, request
+from flask import Blueprint, Flask, Request, Response, current_app
 from flask.ctx import RequestContext
 from flask.typing import ResponseReturnValue
 from flask.views import MethodView, View
+from werkzeug.exceptions import HTTPException
 
 from jam.checkpoints import ActionCheckpoint, Authenticated, Checkpoint
 from jam.errors import (
@@ -26,12 +28,22 @@ from jam.errors import (
     ConfigError,
     CSRFFailed,
     FreshnessRequired,
+    InvalidRequest,
     JamError,
     StoreUnavailable,
 )
 from jam.ext.flask.checkpoints import answer_failure, answer_success
-from jam.ext.flask.negotiation import error_response, has_handlers, is_api_resource, to_raise, with_reason
-from jam.ext.flask.request import JamState, Resolved, Wanted, current_context, state_of
+from jam.ext.flask.explain import Explanation, explain
+from jam.ext.flask.negotiation import (
+    error_response,
+    explanation_section,
+    has_handlers,
+    is_api_resource,
+    is_error_page,
+    to_raise,
+    with_reason,
+)
+from jam.ext.flask.request import ASSUMED, JamState, Resolved, Wanted, current_context, state_of
 
 __all__ = ["Guard", "checkpoint", "deny_by_default", "guards_of", "login_required", "protect", "public"]
 
@@ -41,6 +53,7 @@ V = TypeVar("V", bound=Callable[..., Any])
 _GUARDS = "__jam_checkpoints__"
 _PUBLIC = "__jam_public__"
 _ASYNC = "__jam_async__"
+_DEMANDS = "__jam_demands__"
 _METHODS = frozenset(("jwt", "session"))
 
 
@@ -97,6 +110,7 @@ class Guard:
                 raise _for_flask(error) from error
 
         setattr(guarded, _ASYNC, leads_to_async)
+        setattr(guarded, _DEMANDS, ((checkpoints, wanted), *getattr(view, _DEMANDS, ())))
         setattr(guarded, _GUARDS, (*checkpoints, *getattr(view, _GUARDS, ())))
         return guarded  # type: ignore[return-value]  # as functools.wraps: it looks like the view
 
@@ -165,12 +179,17 @@ def protect(scope: Flask | Blueprint, *checkpoints: Checkpoint, exempt: Collecti
     prefix = f"{scope.name}." if isinstance(scope, Blueprint) else ""
     left_alone = frozenset(exempt)
 
-    def protected() -> ResponseReturnValue | None:
+    def applies_to(app: Flask, request: Request) -> bool:
         endpoint = _endpoint(request)
         if endpoint is None or endpoint in left_alone or endpoint.removeprefix(prefix) in left_alone:
-            return None
-        view = current_app.view_functions[endpoint]
-        return None if is_public(view, request.method) else enter(guard.checkpoints)
+            return False
+        return not is_public(app.view_functions[endpoint], request.method)
+
+    def protected() -> ResponseReturnValue | None:
+        context = current_context()
+        return enter(guard.checkpoints) if applies_to(context.app, context.request) else None
+
+    protected.applies_to = applies_to  # type: ignore[attr-defined]
 
     setattr(protected, _GUARDS, guard.checkpoints)
     protected.exempts = lambda endpoint: (  # type: ignore[attr-defined]  # read by `flask jam routes`
@@ -193,18 +212,21 @@ def deny_by_default(app: Flask, *checkpoints: Checkpoint, exempt: Collection[str
     guard = Guard(checkpoints or (Authenticated(),))
     left_alone = frozenset(exempt)
 
+    def applies_to(app: Flask, request: Request) -> bool:
+        endpoint = _endpoint(request)
+        if endpoint is None or endpoint in left_alone:
+            return False
+        view, method = app.view_functions[endpoint], request.method
+        return not (is_public(view, method) or is_guarded(view, method) or is_static(app, endpoint))
+
     def denied() -> ResponseReturnValue | None:
         request = current_context().request
         rule = request.url_rule
         if rule is not None and getattr(app.view_functions[rule.endpoint], _PUBLIC, False):
-            return None  # as is_public would find, but at once: a public route should cost nothing
-        endpoint = _endpoint(request)
-        if endpoint is None or endpoint in left_alone:
-            return None
-        view, method = app.view_functions[endpoint], request.method
-        if is_public(view, method) or is_guarded(view, method) or is_static(app, endpoint):
-            return None
-        return enter(guard.checkpoints)
+            return None  # as applies_to would find, but at once: a public route should cost nothing
+        return enter(guard.checkpoints) if applies_to(app, request) else None
+
+    denied.applies_to = applies_to  # type: ignore[attr-defined]
 
     setattr(denied, _GUARDS, guard.checkpoints)
     denied.exempts = lambda endpoint: endpoint in left_alone  # type: ignore[attr-defined]
@@ -232,6 +254,30 @@ def guards_of(view: Any, method: str = "GET") -> tuple[Checkpoint, ...]:
             elif decorator is login_required:
                 found += (Authenticated(),)
     return found
+
+
+Demand = tuple[tuple[Checkpoint, ...], Wanted | None]
+
+
+def demands_on(app: Flask, view: Any, request: Request) -> Iterator[Demand]:
+    """What is demanded of a request, guard by guard, in the order in which they are asked."""
+    for scope in (None, *reversed(request.blueprints)):
+        for hook in app.before_request_funcs.get(scope, ()):
+            applies = getattr(hook, "applies_to", None)
+            if applies is not None and applies(app, request):
+                yield getattr(hook, _GUARDS), None
+    yield from getattr(view, _DEMANDS, ())
+    view_class = getattr(view, "view_class", None)
+    if view_class is not None:
+        yield from getattr(_handler(view_class, request.method), _DEMANDS, ())
+        if is_api_resource(view_class):
+            inner = getattr(view_class, "method_decorators", ())
+            chosen = inner.get(request.method.lower(), ()) if isinstance(inner, Mapping) else inner
+            for decorator in reversed(list(chosen)):
+                if isinstance(decorator, Guard):
+                    yield decorator.checkpoints, decorator.wanted
+                elif decorator is login_required:
+                    yield (Authenticated(),), None
 
 
 def _handler(view_class: Any, method: str) -> Any:
@@ -294,21 +340,26 @@ def _for_flask(error: JamError) -> Exception:
 # -- the moment of truth ------------------------------------------------------------------------------------
 
 
-def enter(checkpoints: tuple[Checkpoint, ...], wanted: Wanted | None = None) -> ResponseReturnValue | None:
+def enter(
+    checkpoints: tuple[Checkpoint, ...], wanted: Wanted | None = None, *, raising: bool = False
+) -> ResponseReturnValue | None:
     """Ask the checkpoints about the current request: ``None`` to go on, or the answer to the caller.
 
     Args:
         checkpoints: The checkpoints.
         wanted: Which credentials count, if not all that the app looks for.
+        raising: Raise a refusal in any case.
 
     Raises:
-        HTTPError, JamError: The refusal, where the app or a library wants to see errors.
+        HTTPException, JamError: The refusal, where the app or a library wants to see errors.
         StoreUnavailable: As one of these, if nobody can tell who is calling.
     """
     context = current_context()
     state = state_of(context.app)
     resolved = state.resolve(context.request, wanted)
     identity, now = resolved.identity, state.clock()
+    if isinstance(resolved.error, InvalidRequest):
+        return _refuse(context, resolved, checkpoints, checkpoints[0], resolved.error, None, wanted, raising=raising)
     for one in checkpoints:
         refusal = one.refusal(identity, now)
         answer = one.answer if isinstance(one, ActionCheckpoint) else None
@@ -319,15 +370,17 @@ def enter(checkpoints: tuple[Checkpoint, ...], wanted: Wanted | None = None) -> 
                 return passed
             continue
         if answer is None:
-            return _refuse(context, resolved, one, _for_caller(refusal, resolved), None, wanted)
+            return _refuse(
+                context, resolved, checkpoints, one, _for_caller(refusal, resolved), None, wanted, raising=raising
+            )
         if isinstance(refusal, CSRFFailed):  # the reason, and no flash message in a session that is not to be opened
-            return _refuse(context, resolved, one, refusal, None, wanted)
+            return _refuse(context, resolved, checkpoints, one, refusal, None, wanted, raising=raising)
         failed = answer_failure(answer)
         if failed is not None:
             state.mark_response(context.request, resolved)
             return failed
         if not answer.disable_default_fail:
-            return _refuse(context, resolved, one, refusal, answer.fail_status, wanted)
+            return _refuse(context, resolved, checkpoints, one, refusal, answer.fail_status, wanted, raising=raising)
     state.mark_response(context.request, resolved)
     return None
 
@@ -346,34 +399,54 @@ def _for_caller(refusal: JamError, resolved: Resolved) -> JamError:
 def _refuse(  # noqa: PLR0917 - one call site's facts
     context: RequestContext,
     resolved: Resolved,
+    checkpoints: tuple[Checkpoint, ...],
     one: Checkpoint,
     error: JamError,
     status: int | None,
     wanted: Wanted | None,
+    *,
+    raising: bool,
 ) -> Response:
     app, request = context.app, context.request
     state = state_of(app)
     challenges = _challenges(state, one)
     resolved.refusal = error
-    if logger.isEnabledFor(logging.INFO):
-        subject = resolved.identity.subject
-        logger.info("Refused %s %r to %r: %s by %r", request.method, request.path, subject, error.code, one)
+    if logger.isEnabledFor(logging.INFO) or app.debug or ASSUMED in request.__dict__:
+        explanation = explain(state, request, resolved, checkpoints, wanted, error, status)
+        resolved.explanation = explanation
+        line = explanation.line()
+        logger.info("Refused %s %r (request %s): %s", request.method, request.path, explanation.request_id, line)
+        if app.debug:
+            resolved.changes += (partial(_show, explanation),)
+            state.mark_response(request, resolved)
     own = None if status is not None else own_answer(app, state, error, wanted)
     if own is not None:
         resolved.challenges = tuple(with_reason(challenge, error) for challenge in challenges)
         state.mark_response(request, resolved)
+        if raising:  # Flask hands this one to no error handler
+            raise HTTPException(response=own)
         return own
-    if has_handlers(app):
+    if raising or has_handlers(app):
         resolved.challenges = tuple(with_reason(challenge, error) for challenge in challenges)
         state.mark_response(request, resolved)
         raise to_raise(app, error, status, challenges)
     return error_response(error, status, challenges)
 
 
+def _show(explanation: Explanation, response: Response) -> None:
+    """Tell the developer, in debug mode: in a header, and on the error page if that is Jam's."""
+    response.headers["X-Request-ID"] = explanation.request_id
+    response.headers["Jam-Explanation"] = explanation.line()[:2000]
+    if response.mimetype == "text/html" and not response.is_streamed:
+        page = response.get_data(as_text=True)
+        if is_error_page(page):
+            response.set_data(page + explanation_section(explanation))
+
+
 def own_answer(app: Flask, state: JamState, error: JamError, wanted: Wanted | None) -> Response | None:
     """The app's own answer to a refusal, if it gave one to an extension whose credentials count here."""
     for functions in state.callbacks:
-        if functions.answer is not None and (wanted is None or functions.method in wanted.methods):
+        if functions.answer is not None and (wanted is None or functions.methods & wanted.methods):
             answered = functions.answer(error)
             if answered is not None:
                 return app.make_response(answered)

@@ -22,6 +22,7 @@ from jam.errors import (
     AuthenticationRequired,
     ConfigError,
     CredentialError,
+    CSRFFailed,
     FreshnessRequired,
     JamError,
     SessionInvalid,
@@ -35,7 +36,7 @@ from jam.ext.flask.negotiation import to_raise
 from jam.ext.flask.request import ANSWER, JamState, Resolved, device_of, prepared_state, resolve
 from jam.ext.flask.session import JamSession
 from jam.ext.flask.tokens import TokenRequired
-from jam.ext.flask.users import roles_of, subject_of
+from jam.ext.flask.users import roles_of, says, subject_of
 from jam.identity import ANONYMOUS, Identity
 
 __all__ = [
@@ -91,12 +92,13 @@ def login_user(
         InvalidValue: If the user has no id, or the duration is longer than the configured one.
         StoreUnavailable: If the session could not be kept.
     """
-    if not force and not getattr(user, "is_active", True):
+    if not force and not says(user, "is_active"):
         return False
     state, cookie_name = changeable()
+    known = user if callable(getattr(user, "get_id", None)) else None
     begin(
         state, cookie_name, subject_of(state, user), roles=roles_of(state, user) or (), generation=generation,
-        fresh=fresh, remember=remember, duration=duration, user=user,
+        fresh=fresh, remember=remember, duration=duration, user=known,
     )  # fmt: skip
     return True
 
@@ -129,10 +131,15 @@ def begin(
         token, family_id = None, None
         if remember:
             token, family_id = jam.logins.remember(subject, lifetime=duration, amr=amr, device=device)
-        handle = jam.sessions.create(
-            subject, data, roles=roles, scopes=scopes, amr=amr, generation=generation, fresh=fresh, device=device,
-            family_id=family_id, values=values,
-        )  # fmt: skip
+        try:
+            handle = jam.sessions.create(
+                subject, data, roles=roles, scopes=scopes, amr=amr, generation=generation, fresh=fresh, device=device,
+                family_id=family_id, values=values,
+            )  # fmt: skip
+        except JamError:
+            if family_id is not None:
+                jam.remember_me.revoke_by_id(subject, family_id)
+            raise
         ended = jam.logins.end_own(*before)
         if isinstance(kept, JamSession):
             kept.goes_on(handle, values, ended)
@@ -269,7 +276,11 @@ def restore(state: JamState, request: Request) -> Resolved | None:
             handle, successor, identity = state.jam.logins.restore(token, device=device_of(request))
             resolved = Resolved(identity, None, handle, "cookies")
             resolved.handle = handle
-            state.ask_app(request, resolved)
+            try:
+                state.ask_app(request, resolved)
+            except (CredentialError, UserInactive):
+                state.jam.logins.end_own([handle], [successor])
+                raise
         except (CredentialError, UserInactive) as refused:
             error = refused
             continue
@@ -319,7 +330,12 @@ def login_fresh() -> bool:
 def login_remembered() -> bool:
     """Whether the browser that calls is remembered."""
     state = prepared_state()
-    return bool(_remember_tokens(state, request)) and resolve().identity.method == "session"
+    with state.answering_503():
+        resolved = resolve()
+        if resolved.identity.method != "session" or resolved.credential is None:
+            return False
+        opened = state.open_session(request, resolved.handle or resolved.credential)
+    return opened is not None and opened[1].family_id is not None
 
 
 def confirm_login() -> None:
@@ -399,7 +415,8 @@ def end_other_logins() -> None:
 
 def _caller(resolved: Resolved) -> str:
     if resolved.identity.subject is None:
-        raise to_raise(current_app, AuthenticationRequired())
+        forged = resolved.error if isinstance(resolved.error, CSRFFailed) else None
+        raise to_raise(current_app, forged or AuthenticationRequired())
     return resolved.identity.subject
 
 
@@ -472,9 +489,10 @@ def answer_unauthorized(extension: Any, error: JamError) -> Any:
 
 def _login_view(extension: Any) -> str | None:
     for name in request.blueprints:
-        if name in extension.blueprint_login_views:
-            found: str | None = extension.blueprint_login_views[name]
-            return found
+        for known in (name, name.rpartition(".")[2]):  # nested ones are registered under a longer name
+            if known in extension.blueprint_login_views:
+                found: str | None = extension.blueprint_login_views[known]
+                return found
     view: str | None = extension.login_view
     return view
 

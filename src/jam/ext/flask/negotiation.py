@@ -219,10 +219,37 @@ def with_reason(challenge: str, error: JamError) -> str:
     return challenge
 
 
+_PAGE_BEGINS = "<!doctype html>\n<!-- Jam -->\n"
+
+
+def is_error_page(page: str) -> bool:
+    """Whether a page is one of Jam's own."""
+    return page.startswith(_PAGE_BEGINS)
+
+
+def explanation_section(explanation: Any) -> str:
+    """What a developer sees below an error page in debug mode.
+
+    Args:
+        explanation: An ``Explanation``.
+    """
+    rows = [("Request", explanation.request_id), ("Caller", explanation.caller)]
+    rows += [("Looked in", " · ".join(filter(None, (one.place, one.held, one.outcome)))) for one in explanation.looked]
+    rows += [
+        ("Asked", f"{step.checkpoint} {'passed' if step.allowed else 'refused: ' + step.reason}")
+        for step in explanation.checkpoints
+    ]
+    rows += [("Decided by", explanation.setting), ("What to do", explanation.advice)]
+    cells = "".join(
+        f"<tr><th align=left>{escape(name)}</th><td>{escape(text)}</td></tr>\n" for name, text in rows if text
+    )
+    return f"<h2>Why</h2>\n<p>You see this because the app runs in debug mode.</p>\n<table>\n{cells}</table>\n"
+
+
 def _page(status: int, message: str, code: str) -> str:
     title = f"{status} {_REASONS.get(status, 'Error')}"
     return (
-        f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        f'{_PAGE_BEGINS}<html lang="en">\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width">\n<title>{title}</title>\n'
         f"<h1>{title}</h1>\n<p>{escape(message)}</p>\n<p><small>{escape(code)}</small></p>\n"
     )

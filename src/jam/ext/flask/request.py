@@ -20,6 +20,7 @@ from werkzeug.local import LocalProxy
 
 from jam.config import walk
 from jam.credentials.sessions import Session
+from jam.crypto.jws import read_header
 from jam.crypto.keys import KeySet
 from jam.errors import (
     ConfigError,
@@ -55,11 +56,14 @@ STATE = "jam.flask"
 RESOLVED = "_jam_resolved"  # what the request turned out to be
 ANSWER = "_jam_answer"  # its response, once Jam has had the last word; or this, if the body is streamed
 OPENED = "_jam_opened"  # the sessions that were read for it, by handle
+ASSUMED = "_jam_assumed"  # somebody only wants to know what would be answered
+VETTING = "_jam_vetting"  # the app's own functions are being asked about the caller
 SENT = object()  # the headers have left
 
 # werkzeug's own API; what it gives is read many times in a request, and each time through the proxy has its price
 current_context: Callable[[], RequestContext] = request_ctx._get_current_object  # type: ignore[attr-defined]  # noqa: SLF001
 
+_STAYS = frozenset((ASSUMED, VETTING))
 _PRIVATE = ("Cache-Control", "private")
 
 
@@ -82,6 +86,7 @@ class Places(NamedTuple):
     cookies: tuple[CookieCarrier, ...]
     bodies: tuple[QueryCarrier | JSONCarrier, ...]
     remembers: bool = False  # whether a session's cookie is among them, that another may stand in for
+    kinds: frozenset[bool] = frozenset((False,))  # whether tokens there are refresh tokens: no, yes, or both
 
 
 class Resolved:
@@ -96,14 +101,17 @@ class Resolved:
         location: Where it was, by the names of ``JWT_TOKEN_LOCATION``.
         user: The app's user, once somebody asked for it.
         refusal: Why a guard turned the caller away.
+        explanation: That in every detail (an ``Explanation``), if somebody wants to know.
+        tried: The carriers that held something that did not count, what that was, and why.
+        places: Where was looked.
         handle: That of the session that began in this request.
         marked: Whether the response will say that it depends on the caller.
         retry_after: If the store failed in this request, when to try again, in seconds.
     """
 
     __slots__ = (
-        "_payload", "challenges", "changes", "credential", "error", "handle", "identity", "location", "marked",
-        "refusal", "retry_after", "user",
+        "_payload", "challenges", "changes", "credential", "error", "explanation", "handle", "identity", "location",
+        "marked", "places", "refusal", "retry_after", "tried", "user",
     )  # fmt: skip
 
     def __init__(
@@ -119,12 +127,22 @@ class Resolved:
         self.location = location
         self.user: Any = None
         self.refusal: JamError | None = None
+        self.explanation: Any = None
+        self.tried: tuple[tuple[Carrier, str, JamError], ...] = ()
+        self.places: Places | None = None
         self.challenges: tuple[str, ...] = ()
         self.changes: tuple[Callable[[Response], object], ...] = ()
         self.marked = False
         self.retry_after: int | None = None
         self.handle: str | None = None
         self._payload: dict[str, Any] | None = None
+
+    def note(self, carrier: Carrier, value: str, error: JamError) -> None:
+        """A carrier held what did not count."""
+        kept = _more_telling(self.error, error)
+        if kept is error:
+            self.error, self.credential = error, value
+        self.tried += ((carrier, value, error),)
 
     @property
     def payload(self) -> dict[str, Any] | None:
@@ -138,7 +156,7 @@ class Callbacks:
     """The app's own functions, by the names of the decorators that register them.
 
     Args:
-        method: What the credentials of the extension they were given to prove.
+        method: What the credentials of the extension prove that they were given to.
 
     Attributes:
         vets: Whether one of them has a say in who is calling.
@@ -150,7 +168,7 @@ class Callbacks:
     ))  # fmt: skip
 
     def __init__(self, method: str = "") -> None:
-        self.method = method
+        self.methods = frozenset((method, "refresh_token") if method == "jwt" else (method,))
         self.answer: Callable[[JamError], Any] | None = None
         self._functions: dict[str, Callable[..., Any]] = {}
         self.get = self._functions.get
@@ -381,6 +399,10 @@ class JamState:
         """Whether access tokens are looked for in a cookie."""
         return "cookies" in self._token_locations
 
+    def all_places(self) -> Places:
+        """Where to look, if no guard says otherwise."""
+        return self._places
+
     def places(self, wanted: Wanted) -> Places:
         """Where to look for what a guard takes.
 
@@ -434,9 +456,15 @@ class JamState:
                 if not self._ready:
                     self.prepare()
                 places = self._places if wanted is None else self.places(wanted)
-                if resolved is not None and (places is self._places or resolved.retry_after is not None):
+                if resolved is not None and (
+                    resolved.places is places
+                    or resolved.retry_after is not None
+                    or (resolved.places is None and places.remembers)  # who signed in or out in this request
+                    or _STAYS & request.__dict__.keys()
+                ):
                     return resolved
                 found = self._look(request, places)
+                found.places = places
             except StoreUnavailable as error:
                 self.note_unavailable(request, error)
                 raise to_raise(current_app, error) from error
@@ -502,6 +530,15 @@ class JamState:
         setattr(request, RESOLVED, resolved)
         self.mark_response(request, resolved)
 
+    def forget_caller(self, request: Request) -> None:
+        """The caller's credential was taken back: nobody is calling for the rest of this request."""
+        before: Resolved | None = request.__dict__.get(RESOLVED)
+        resolved = Resolved(ANONYMOUS)
+        if before is not None:
+            resolved.changes, resolved.marked = before.changes, before.marked
+        setattr(request, RESOLVED, resolved)
+        self.mark_response(request, resolved)
+
     def presented(self, request: Request, carrier_name: str) -> Iterator[str]:
         """Every handle that this request brought in a cookie of that name, or was given already."""
         resolved: Resolved | None = request.__dict__.get(RESOLVED)
@@ -550,18 +587,19 @@ class JamState:
         if places.bodies:
             in_bodies = [(body, value) for body in places.bodies for value in body.read(request)]
             # RFC 6750 2: one way to send a token. A cookie beside it is none: browsers send it unasked.
-            if len(in_bodies) + any(header.read(environ) is not None for header in places.headers) > 1:
+            sent = {(body.location, body.name): body.read(request) for body in places.bodies}
+            values = [value for found in sent.values() for value in found]
+            values += {header.name: value for header in places.headers if (value := header.read(environ))}.values()
+            if sum(is_refresh_token(value) in places.kinds for value in values) > 1:
                 return Resolved(ANONYMOUS, InvalidRequest())
-        error: JamError | None = None
-        presented: str | None = None
+        unproved = Resolved(ANONYMOUS)
         for header in places.headers:
             value = header.read(environ)
             if value is not None:
                 try:
                     return self._proved(request, header, value)
                 except (CredentialError, UserInactive) as refused:
-                    error, presented = _more_telling(error, refused), value
-        unproved = Resolved(ANONYMOUS, error, presented)
+                    unproved.note(header, value, refused)
         if in_bodies or (places.cookies and "HTTP_COOKIE" in environ):
             return self._look_further(request, places, in_bodies, unproved)
         return unproved
@@ -571,18 +609,23 @@ class JamState:
     ) -> Resolved:
         """Try what the cookies hold, and the bodies; at last, whether the browser is remembered."""
         environ = request.environ
+        forged: CSRFFailed | None = None
         in_cookies = ((cookie, value) for cookie in places.cookies for value in cookie.read(environ))
         for carrier, value in (*in_cookies, *in_bodies):
             if isinstance(carrier, CookieCarrier):
-                forged = self.csrf_refusal(request, value)
+                forged = forged or self.csrf_refusal(request, value)
                 if forged is not None:
-                    return Resolved(ANONYMOUS, forged)
+                    unproved.tried += ((carrier, value, forged),)
+                    continue
             try:
                 return self._proved(request, carrier, value)
             except _NobodysSession:
                 continue
             except (CredentialError, UserInactive) as refused:
-                unproved.error, unproved.credential = _more_telling(unproved.error, refused), value
+                unproved.note(carrier, value, refused)
+        if forged is not None:
+            unproved.error = forged
+            return unproved
         if places.remembers and self.restore is not None and self.remember_cookie in environ.get("HTTP_COOKIE", ""):
             return self.restore(self, request) or unproved
         return unproved
@@ -604,11 +647,14 @@ class JamState:
             # Who asks while the app is being asked, its own functions above all, sees nobody yet; if they fail, nobody
             # at all.
             request.__dict__[RESOLVED] = Resolved(ANONYMOUS)
+            request.__dict__[VETTING] = True
             try:
                 self.vet(self, resolved)
             except (CredentialError, UserInactive):
                 _restore(request, before)
                 raise
+            finally:
+                del request.__dict__[VETTING]
             _restore(request, before)
 
     # -- the response ---------------------------------------------------------------------------------------
@@ -683,7 +729,17 @@ def _places(methods_and_carriers: Iterable[tuple[str, Carrier]]) -> Places:
         tuple(carrier for carrier in found if isinstance(carrier, CookieCarrier)),
         tuple(carrier for carrier in found if isinstance(carrier, (QueryCarrier, JSONCarrier))),
         any(method == "session" and isinstance(carrier, CookieCarrier) for method, carrier in pairs),
+        frozenset(method == "refresh_token" for method, _ in pairs),
     )
+
+
+def is_refresh_token(token: str) -> bool:
+    """Whether a token says of itself that it is a refresh token; nobody has verified that."""
+    try:
+        typ = read_header(token).get("typ")
+    except TokenInvalid:
+        return False
+    return isinstance(typ, str) and typ.lower().removeprefix("application/") == "refresh+jwt"
 
 
 def _restore(request: Request, before: Resolved | None) -> None:

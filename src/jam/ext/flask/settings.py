@@ -26,6 +26,11 @@ logger = logging.getLogger("jam.flask")
 LOCATIONS = ("headers", "cookies", "query_string", "json")
 Location = Literal["headers", "cookies", "query_string", "json"]
 _Text = Annotated[str, Meta(min_length=1, max_length=255)]
+# What a header and a cookie can be named (RFC 9110 5.6.2), and what a cookie's attributes can hold (RFC 6265 4.1.1).
+_Token = Annotated[str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,255}\Z")]
+_Path = Annotated[str, Meta(pattern=r"^/[\x20-\x3a\x3c-\x7e]{0,1023}\Z")]
+_Domain = Annotated[str, Meta(pattern=r"^\.?[0-9A-Za-z]([0-9A-Za-z.-]{0,252}[0-9A-Za-z])?\Z")]
+_Scheme = Annotated[str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{0,64}\Z")]
 
 # Two names where one side could disagree with the other: Jam's tokens come back to the app that made them.
 _SAME = {
@@ -39,6 +44,11 @@ _RENAMED = {
     "JWT_PRIVATE_KEY": "JAM_ACCESS_TOKENS_PRIVATE_KEY",
     "JWT_DECODE_LEEWAY": "JAM_ACCESS_TOKENS_LEEWAY",
     "REMEMBER_COOKIE_DURATION": "JAM_REMEMBER_ME_LIFETIME",
+}
+_WITHOUT_EFFECT = {
+    "JWT_ERROR_MESSAGE_KEY": "Jam's errors are {'error', 'message', 'code'}; see docs/errors.md.",
+    "SESSION_PROTECTION": "addresses change and browsers lie; sessions are listed, and ended, by their owners.",
+    "REMEMBER_COOKIE_REFRESH_EACH_REQUEST": "a remembered browser gets a new token when it uses the old one.",
 }
 _UNSAFE_METHODS = {"POST", "PUT", "PATCH", "DELETE"}
 
@@ -55,7 +65,7 @@ class AppSettings:
         Raises:
             ConfigError: If a value is unfit or unsafe, naming the key.
         """
-        config = self._app.config
+        config = {key: value for key, value in self._app.config.items() if value is not None}
         _refuse_unsafe(config)
         return flat_options({**_known_elsewhere(config), **config})
 
@@ -68,8 +78,8 @@ def _known_elsewhere(config: Mapping[str, Any]) -> dict[str, Any]:
     """The ``JAM_*`` options that other names stand for."""
     found: dict[str, Any] = {}
     for known, name in _RENAMED.items():
-        if (value := config.get(known)) is not None:
-            found[name] = value
+        if known in config and name not in config:
+            found[name] = _checked(known, config[known], name)
     for name, both in _SAME.items():
         values = {_only(key, config[key]) for key in both if config.get(key) is not None}
         if len(values) > 1:
@@ -80,8 +90,11 @@ def _known_elsewhere(config: Mapping[str, Any]) -> dict[str, Any]:
         found.update((name, value) for value in values)
     if (public := config.get("JWT_PUBLIC_KEY")) is not None and config.get("JWT_PRIVATE_KEY") is None:
         # Beside a private key it is that one's other half, which Jam derives.
-        found["JAM_ACCESS_TOKENS_PUBLIC_KEYS"] = (public.decode() if isinstance(public, bytes) else public,)
-    own, everyones = config.get("JWT_SECRET_KEY"), config.get("SECRET_KEY")
+        text = public.decode("ascii", "replace") if isinstance(public, bytes) else public
+        found["JAM_ACCESS_TOKENS_PUBLIC_KEYS"] = _checked("JWT_PUBLIC_KEY", (text,), "JAM_ACCESS_TOKENS_PUBLIC_KEYS")
+    own, everyones = config.get("JWT_SECRET_KEY"), config.get("JAM_SECRET") or config.get("SECRET_KEY")
+    if own is not None:
+        _checked("JWT_SECRET_KEY", own, "JAM_SECRET")
     if everyones or own:
         found["JAM_SECRET"] = everyones or own
     if own and everyones and own != everyones:
@@ -91,12 +104,25 @@ def _known_elsewhere(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _checked(key: str, value: Any, name: str) -> Any:
+    """The value of an option that has another name elsewhere: what is wrong with it is told under that name."""
+    try:
+        flat_options({name: value})
+    except ConfigError as error:
+        raise ConfigError(error.message.replace(name, key), hint=error.hint) from None
+    return value
+
+
 def _only(key: str, value: Any) -> str:
     """The one name in a value that elsewhere may be a list."""
     names = [value] if isinstance(value, str) else value
     if isinstance(names, (list, tuple, set)) and len(names) == 1 and isinstance(name := next(iter(names)), str):
         return name
     raise ConfigError(f"{key} is one name.", hint="Every app has one name of its own; set it as JAM_NAME.")
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(one, str) for one in value)
 
 
 def _refuse_unsafe(config: Mapping[str, Any]) -> None:
@@ -124,7 +150,7 @@ def _refuse_unsafe(config: Mapping[str, Any]) -> None:
         )
     algorithms = config.get("JWT_DECODE_ALGORITHMS")
     own = config.get("JWT_ALGORITHM") or "HS256"
-    if algorithms is not None and (isinstance(algorithms, str) or set(algorithms) != {own}):
+    if algorithms is not None and (not _is_list(algorithms) or set(algorithms) != {own}):
         raise ConfigError(
             f"JWT_DECODE_ALGORITHMS is not [{own!r}]: each key is for one algorithm (RFC 8725 3.1), so that a list of "
             "others can only add ways to be deceived.",
@@ -137,15 +163,17 @@ def _refuse_unsafe(config: Mapping[str, Any]) -> None:
             "go into JAM_CSRF_TRUSTED_ORIGINS.",
         )
     methods = config.get("JWT_CSRF_METHODS")
-    if methods is not None and {str(method).upper() for method in methods} != _UNSAFE_METHODS:
+    if methods is not None and (
+        not _is_list(methods) or {str(method).upper() for method in methods} != _UNSAFE_METHODS
+    ):
         raise ConfigError(
             "JWT_CSRF_METHODS is not POST, PUT, PATCH and DELETE.",
             hint="Leave it out: every method but GET, HEAD, OPTIONS and TRACE is guarded.",
         )
-    key = "JWT_ERROR_MESSAGE_KEY"
-    if key in config and key not in _mentioned:
-        _mentioned.add(key)
-        logger.warning("%s has no effect: Jam's errors are {'error', 'message', 'code'}; see docs/errors.md.", key)
+    for key, reason in _WITHOUT_EFFECT.items():
+        if config.get(key) and key not in _mentioned:
+            _mentioned.add(key)
+            logger.warning("%s has no effect: %s", key, reason)
 
 
 _mentioned: set[str] = set()
@@ -184,30 +212,30 @@ class TokenOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """
 
     locations: tuple[Location, ...] | None = None
-    header_name: _Text | None = None
-    header_type: str = "Bearer"
+    header_name: _Token | None = None
+    header_type: _Scheme = "Bearer"
     query_string_name: _Text = "jwt"
     query_string_value_prefix: str = ""
     json_key: _Text = "access_token"
     refresh_json_key: _Text = "refresh_token"
-    access_cookie_name: _Text | None = None
-    access_cookie_path: _Text = "/"
-    refresh_cookie_name: _Text | None = None
-    refresh_cookie_path: _Text | None = None
-    cookie_domain: _Text | None = None
+    access_cookie_name: _Token | None = None
+    access_cookie_path: _Path = "/"
+    refresh_cookie_name: _Token | None = None
+    refresh_cookie_path: _Path | None = None
+    cookie_domain: _Domain | None = None
     cookie_samesite: Literal["Lax", "Strict", "None"] = "Lax"
     cookie_secure: bool | None = None
     session_cookie: bool = True
     encode_nbf: bool = True
     csrf_in_cookies: bool = False
     csrf_check_form: bool = False
-    access_csrf_cookie_name: _Text = "csrf_access_token"
-    access_csrf_cookie_path: _Text = "/"
-    access_csrf_header_name: _Text = "X-CSRF-TOKEN"
+    access_csrf_cookie_name: _Token = "csrf_access_token"
+    access_csrf_cookie_path: _Path = "/"
+    access_csrf_header_name: _Token = "X-CSRF-TOKEN"
     access_csrf_field_name: _Text = "csrf_token"
-    refresh_csrf_cookie_name: _Text = "csrf_refresh_token"
-    refresh_csrf_cookie_path: _Text = "/"
-    refresh_csrf_header_name: _Text = "X-CSRF-TOKEN"
+    refresh_csrf_cookie_name: _Token = "csrf_refresh_token"
+    refresh_csrf_cookie_path: _Path = "/"
+    refresh_csrf_header_name: _Token = "X-CSRF-TOKEN"
     refresh_csrf_field_name: _Text = "csrf_token"
 
 
@@ -232,6 +260,8 @@ def token_options(config: Mapping[str, Any], *, https: bool) -> TokenOptions:
             continue
         if name == "locations" and isinstance(value, str):
             value = (value,)
+        if name == "cookie_samesite" and isinstance(value, str):
+            value = value.capitalize()
         try:
             given[name] = msgspec.convert(value, field.type)
         except msgspec.ValidationError as error:
@@ -261,9 +291,9 @@ class LoginOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         session_for_next: Keep where to come back to in ``flask.session`` and not in the URL.
     """
 
-    name: _Text | None = None
-    path: _Text = "/"
-    domain: _Text | None = None
+    name: _Token | None = None
+    path: _Path = "/"
+    domain: _Domain | None = None
     samesite: Literal["Lax", "Strict", "None"] = "Lax"
     secure: bool | None = None
     session_for_next: bool = False
@@ -294,7 +324,9 @@ def login_options(config: Mapping[str, Any], *, https: bool) -> LoginOptions:
     for name, key in _LOGIN_KEYS.items():
         if config.get(key) is not None:
             try:
-                given[name] = msgspec.convert(config[key], fields[name].type)
+                value = config[key]
+                value = value.capitalize() if name == "samesite" and isinstance(value, str) else value
+                given[name] = msgspec.convert(value, fields[name].type)
             except msgspec.ValidationError as error:
                 raise ConfigError(f"{key} is not acceptable: {error}.") from None
     if config.get("LOGIN_DISABLED"):

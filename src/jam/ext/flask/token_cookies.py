@@ -10,10 +10,10 @@ from typing import Any
 
 from flask import Flask, Response, current_app, request
 
-from jam.errors import ConfigError
+from jam.errors import ConfigError, InvalidValue
 from jam.ext.flask.cookies import drop_cookie, set_cookie
 from jam.ext.flask.guards import guards_of
-from jam.ext.flask.request import JamState, prepared_state
+from jam.ext.flask.request import JamState, is_refresh_token, prepared_state
 from jam.ext.flask.tokens import TokenRequired, claims_of, get_csrf_token
 
 __all__ = [
@@ -55,6 +55,7 @@ def unset_jwt_cookies(response: Response, domain: str | None = None) -> None:
     """Have the browser forget both tokens, and what the pages showed. They stay good: see ``revoke_jwt``."""
     unset_access_cookies(response, domain)
     unset_refresh_cookies(response, domain)
+    prepared_state().forget_caller(request)  # so that nothing renews, later in this request, what was dropped
     response.headers["Clear-Site-Data"] = '"cache", "storage"'  # ASVS 14.3.1
 
 
@@ -77,6 +78,8 @@ def _set(response: Response, which: str, token: str, max_age: int | None, domain
         )
     options = state.tokens
     claims = claims_of(state, token)
+    if is_refresh_token(token) != (which == "refresh"):
+        raise InvalidValue(f"The {which} token's cookie is for {which} tokens alone.")
     if max_age is None and not options.session_cookie:
         max_age = max(0, int(claims["exp"] - state.clock()))
     place = _place(state, domain)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
-from flask import Request, request
+from flask import Request, Response, request
 from flask.globals import request_ctx
 
 from jam.checkpoints import Checkpoint
@@ -24,8 +24,7 @@ from jam.errors import (
 from jam.ext.flask.callbacks import call
 from jam.ext.flask.csrf import csrf_token_matches, new_csrf_token
 from jam.ext.flask.guards import Guard, enter
-from jam.ext.flask.negotiation import to_raise
-from jam.ext.flask.request import JamState, Wanted, current_context, device_of, prepared_state, resolve
+from jam.ext.flask.request import ANSWER, JamState, Wanted, device_of, is_refresh_token, prepared_state, resolve
 from jam.ext.flask.settings import LOCATIONS, seconds
 from jam.ext.flask.users import TOKEN_METHODS, roles_of, subject_of
 from jam.identity import Identity
@@ -43,6 +42,7 @@ __all__ = [
     "get_jwt_request_location",
     "get_unverified_jwt_headers",
     "jwt_required",
+    "revoke_jwt",
     "rotate_refresh_token",
     "verify_jwt_in_request",
 ]
@@ -84,12 +84,12 @@ def create_access_token(
     else:
         claims["fresh"] = int(now + _positive("fresh", fresh))
     claims["type"] = "access"
-    roles, scopes = claims.pop("roles", ()), claims.pop("scope", "")
+    given_roles, scopes = claims.pop("roles", None), claims.pop("scope", "")
     if not isinstance(scopes, str):
         raise InvalidValue("The claim 'scope' is a string of scopes with spaces between them (RFC 8693 4.2).")
     signed_in_at, amr = (now, ()) if fresh else _carried_over(subject)
-    if not roles:
-        roles = _current_roles(state, identity, subject)
+    roles = _current_roles(state, identity, subject) if given_roles is None else given_roles
+    _not_for_caches()
     with state.answering_503():
         return state.jam.access_tokens.issue(
             subject, scopes=scopes.split(), roles=roles, lifetime=_lifetime(expires_delta),
@@ -121,10 +121,12 @@ def create_refresh_token(
     subject = subject_of(state, identity)
     claims, headers = _additional(state, identity, additional_claims, additional_headers)
     claims["fresh"] = False
+    signed_in_at, amr = _carried_over(subject)
+    _not_for_caches()
     with state.answering_503():
         return state.jam.refresh_tokens.issue(
             subject, lifetime=_lifetime(expires_delta), claims=claims, headers=headers,
-            authenticated_at=state.clock(), details=device_of(request) if request_ctx else None,
+            authenticated_at=signed_in_at, amr=amr, details=device_of(request) if request_ctx else None,
         )  # fmt: skip
 
 
@@ -146,8 +148,35 @@ def rotate_refresh_token() -> str:
             "rotate_refresh_token() is called where no refresh token was demanded.",
             hint="Guard the view with @jwt_required(refresh=True).",
         )
+    _not_for_caches()
     with state.answering_503():
         return state.jam.refresh_tokens.rotate(resolved.credential)
+
+
+def revoke_jwt(encoded_token: str | None = None) -> None:
+    """End a token on the server, at once: an access token by itself, a refresh token with its whole family.
+
+    Args:
+        encoded_token: The token; the one this request was let in with if left out.
+
+    Raises:
+        ConfigError: If the request brought none, or ``access_tokens.stateless`` is set.
+        TokenInvalid: If it is no token of this app's.
+        StoreUnavailable: As an ``HTTPException`` in a request, if it could not be remembered; the token is still good.
+    """
+    state = prepared_state()
+    if encoded_token is None:
+        resolved = resolve()
+        if resolved.identity.method not in TOKEN_METHODS or resolved.credential is None:
+            raise ConfigError(
+                "revoke_jwt() is called where no token came.", hint="Guard the view with @jwt_required()."
+            )
+        encoded_token = resolved.credential
+    with state.answering_503():
+        if is_refresh_token(encoded_token):
+            state.jam.refresh_tokens.revoke(encoded_token)
+        else:
+            state.jam.access_tokens.revoke(encoded_token)
 
 
 def _additional(
@@ -165,6 +194,18 @@ def _additional(
     return dict(claims or {}), headers
 
 
+def _not_for_caches() -> None:
+    """The response will hold a token (RFC 6749 5.1)."""
+    if request_ctx and ANSWER not in request.__dict__:
+        resolved = resolve()
+        if _no_store not in resolved.changes:
+            resolved.changes += (_no_store,)
+
+
+def _no_store(response: Response) -> None:
+    response.headers["Cache-Control"] = "no-store"
+
+
 def _carried_over(subject: str) -> tuple[float | None, tuple[str, ...]]:
     """When and how the subject signed in, if the caller's own credential says so: a refresh changes neither."""
     if not request_ctx:
@@ -177,7 +218,7 @@ def _current_roles(state: JamState, identity: Any, subject: str) -> Collection[s
     """The roles of the subject as the app knows them now, if it says."""
     if state.callback("get_user_roles") is None:
         return ()
-    user = None if isinstance(identity, str) else identity
+    user = identity if callable(getattr(identity, "get_id", None)) else None
     if user is None:
         loader = state.callback("user_loader")
         user = None if loader is None else call(loader, subject)
@@ -227,7 +268,10 @@ class TokenRequired(Checkpoint):
 
     def refusal(self, identity: Identity, now: float) -> JamError | None:
         """Why not, or ``None``."""
-        if identity.subject is None or identity.method not in TOKEN_METHODS:
+        due = TOKEN_METHODS if not self.verify_type else ("refresh_token" if self.refresh else "jwt",)
+        if identity.subject is not None and identity.method in TOKEN_METHODS and identity.method not in due:
+            return TokenInvalid(hint="It is a token of the other kind.")
+        if identity.subject is None or identity.method not in due:
             return None if self.optional else AuthenticationRequired()
         if self.fresh:
             until = identity.payload.get("fresh")
@@ -284,14 +328,7 @@ def verify_jwt_in_request(
         ConfigError: As for ``jwt_required``.
     """
     checkpoints, wanted = _demand(optional, fresh, refresh, locations, verify_type)
-    refused = enter(checkpoints, wanted)
-    if refused is not None:
-        context = current_context()
-        error = resolve().refusal or AuthenticationRequired()
-        raised = to_raise(context.app, error)
-        if not isinstance(raised, JamError):
-            raised.response = context.app.make_response(refused)
-        raise raised
+    enter(checkpoints, wanted, raising=True)
     resolved = resolve()
     if resolved.identity.subject is None or resolved.credential is None:
         return None
@@ -305,7 +342,7 @@ def _demand(
         raise ConfigError("jwt_required is written with parentheses.", hint="Write @jwt_required() above the view.")
     named = None
     if locations is not None:
-        named = frozenset((locations,) if isinstance(locations, str) else locations)
+        named = frozenset(locations) if isinstance(locations, (list, tuple, set, frozenset)) else frozenset([locations])
         if not named or named - set(LOCATIONS):
             raise ConfigError(f"locations lists some of {', '.join(LOCATIONS)}.")
     methods = TOKEN_METHODS if not verify_type else frozenset(("refresh_token" if refresh else "jwt",))
@@ -356,7 +393,7 @@ def decode_token(encoded_token: str, csrf_value: str | None = None, allow_expire
         StoreUnavailable: If revocation cannot be asked about.
     """
     jam = prepared_state().jam
-    source = jam.refresh_tokens if _is_refresh(encoded_token) else jam.access_tokens
+    source = jam.refresh_tokens if is_refresh_token(encoded_token) else jam.access_tokens
     try:
         claims = source.verify(encoded_token).payload
     except TokenExpired:
@@ -379,8 +416,14 @@ def get_jti(encoded_token: str) -> str | None:
 
 
 def get_csrf_token(encoded_token: str) -> str:
-    """A double-submit value for a token that is kept in a cookie: a new one each time, all of them good."""
-    return new_csrf_token(prepared_state().csrf_keys(), encoded_token)
+    """A double-submit value for a token that is kept in a cookie: a new one each time, all of them good.
+
+    Raises:
+        TokenInvalid: If it is no token of this app's.
+    """
+    state = prepared_state()
+    claims_of(state, encoded_token)
+    return new_csrf_token(state.csrf_keys(), encoded_token)
 
 
 def get_unverified_jwt_headers(encoded_token: str) -> dict[str, Any]:
@@ -398,13 +441,8 @@ def claims_of(state: JamState, token: str) -> dict[str, Any]:
     Raises:
         TokenInvalid: If it is none.
     """
-    source = state.jam.refresh_tokens if _is_refresh(token) else state.jam.access_tokens
+    source = state.jam.refresh_tokens if is_refresh_token(token) else state.jam.access_tokens
     return source.claims(token)
-
-
-def _is_refresh(token: str) -> bool:
-    typ = read_header(token).get("typ")
-    return isinstance(typ, str) and typ.lower().removeprefix("application/") == "refresh+jwt"
 
 
 def refused_token(state: JamState, request: Request) -> tuple[dict[str, Any], dict[str, Any]]:

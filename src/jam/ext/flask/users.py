@@ -10,14 +10,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
+from flask import Request
 from flask.globals import request_ctx
 from werkzeug.local import LocalProxy
 
 from jam.crypto.jws import read_header
 from jam.errors import ClaimsRefused, ConfigError, InvalidValue, TokenRevoked, UserInactive, UserUnknown
 from jam.ext.flask.callbacks import call
-from jam.ext.flask.request import JamState, Resolved, current_context, resolve, state_of
-from jam.identity import Identity
+from jam.ext.flask.request import RESOLVED, JamState, Resolved, current_context, resolve, state_of
+from jam.identity import ANONYMOUS, Identity
 
 __all__ = ["AnonymousUserMixin", "UserMixin", "current_user", "get_current_user", "subject_of", "vet"]
 
@@ -60,9 +61,11 @@ class UserMixin:
         return str(own_id)
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, UserMixin):
-            return self.get_id() == other.get_id()
-        return NotImplemented
+        if not isinstance(other, UserMixin):
+            return NotImplemented
+        if getattr(self, "id", None) is None and type(self).get_id is UserMixin.get_id:
+            return self is other  # not saved yet
+        return self.get_id() == other.get_id()
 
 
 class AnonymousUserMixin:
@@ -135,14 +138,35 @@ def vet(state: JamState, resolved: Resolved) -> None:
         user = call(loader, identity.subject)
     else:
         return
-    if user is None:
+    if user is None or user is False:
         raise UserUnknown
-    if not getattr(user, "is_active", True):
+    if not says(user, "is_active"):
         raise UserInactive
-    if not getattr(user, "is_authenticated", True):
+    if not says(user, "is_authenticated"):
         raise UserUnknown
     resolved.user = user
     resolved.identity = with_roles(state, identity, user)
+
+
+def assume(state: JamState, request: Request, subject: str) -> None:
+    """Take the caller of a request to be a subject, with the user and roles that the app knows for it."""
+    resolved = Resolved(Identity(subject, "session", authenticated_at=state.clock()))
+    loader = state.callback("user_loader")
+    user = None if loader is None else call(loader, subject)
+    if loader is not None and user is None:
+        resolved = Resolved(ANONYMOUS, UserUnknown())
+    elif user is not None and not says(user, "is_active"):
+        resolved = Resolved(ANONYMOUS, UserInactive())
+    elif user is not None:
+        resolved.user = user
+        resolved.identity = with_roles(state, resolved.identity, user)
+    setattr(request, RESOLVED, resolved)
+
+
+def says(user: Any, name: str) -> bool:
+    """What a user says of itself, be it by an attribute or by a method; true if it says nothing."""
+    answer = getattr(user, name, True)
+    return bool(answer() if callable(answer) else answer)
 
 
 def with_roles(state: JamState, identity: Identity, user: Any) -> Identity:
