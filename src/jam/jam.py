@@ -400,7 +400,7 @@ def _configured_keys(settings: Settings) -> KeySet | None:
     tokens = settings.access_tokens
     public = [_read_public_key(text, tokens.algorithm) for text in tokens.public_keys]
     if tokens.private_key is not None:
-        return KeySet(_read_key(tokens.private_key.value.decode(), tokens.algorithm), *public)
+        return KeySet(_read_key(tokens.private_key.value.decode("utf-8", "replace"), tokens.algorithm), *public)
     if public:
         return KeySet(*public)
     return None

@@ -57,6 +57,8 @@ __all__ = [
 logger = logging.getLogger("jam.flask")
 
 V = TypeVar("V", bound=Callable[..., Any])
+_IN_A_PATH = "/:@!$&'()*+,;=~"  # RFC 3986 3.3
+_IN_A_QUERY = _IN_A_PATH + "?%"
 _LEAVES_NOTHING_OUT = re.compile(r"/(?![/\\])[^\\\x00-\x20\x7f]*")
 
 
@@ -479,12 +481,18 @@ def answer_unauthorized(extension: Any, error: JamError) -> Any:
         message, category = extension.login_message, extension.login_message_category
     if message and _flask_session_works():
         flash(message if extension.localize_callback is None else call(extension.localize_callback, message), category)
-    here = request.full_path if request.query_string else request.path
-    here = request.script_root + here
+    here = _here(request)
     if prepared_state().login.session_for_next:
         session["next"] = here
         return redirect(login_url(view))
     return redirect(login_url(view, here))
+
+
+def _here(request: Request) -> str:
+    """The path and query of a request, as they stand in a URL."""
+    path = quote(request.script_root + request.path, safe=_IN_A_PATH)
+    query = quote(request.query_string, safe=_IN_A_QUERY)
+    return f"{path}?{query}" if query else path
 
 
 def _login_view(extension: Any) -> str | None:

@@ -395,6 +395,15 @@ class JamState:
             return name
         return f"__Host-{name}" if whole else f"__Secure-{name}"
 
+    def looks_in_headers(self) -> bool:
+        """Whether access tokens are looked for in a header."""
+        return "headers" in self._token_locations
+
+    def token_header_key(self) -> str:
+        """The header that access tokens are looked for in, by its name in a WSGI environment."""
+        names = [c.name for method, c in self._all if method == "jwt" and isinstance(c, HeaderCarrier)]
+        return header_key(names[0])
+
     def looks_in_cookies(self) -> bool:
         """Whether access tokens are looked for in a cookie."""
         return "cookies" in self._token_locations

@@ -121,7 +121,8 @@ def create_refresh_token(
     subject = subject_of(state, identity)
     claims, headers = _additional(state, identity, additional_claims, additional_headers)
     claims["fresh"] = False
-    signed_in_at, amr = _carried_over(subject)
+    known = request_ctx and resolve().identity.subject == subject
+    signed_in_at, amr = _carried_over(subject) if known else (state.clock(), ())
     _not_for_caches()
     with state.answering_503():
         return state.jam.refresh_tokens.issue(
@@ -342,8 +343,11 @@ def _demand(
         raise ConfigError("jwt_required is written with parentheses.", hint="Write @jwt_required() above the view.")
     named = None
     if locations is not None:
-        named = frozenset(locations) if isinstance(locations, (list, tuple, set, frozenset)) else frozenset([locations])
-        if not named or named - set(LOCATIONS):
+        listed = [locations] if isinstance(locations, str) else locations
+        if not isinstance(listed, (list, tuple, set, frozenset)) or not all(one in LOCATIONS for one in listed):
+            listed = ()
+        named = frozenset(listed)
+        if not named:
             raise ConfigError(f"locations lists some of {', '.join(LOCATIONS)}.")
     methods = TOKEN_METHODS if not verify_type else frozenset(("refresh_token" if refresh else "jwt",))
     demanded = TokenRequired(optional=optional, fresh=fresh, refresh=refresh, verify_type=verify_type)
