@@ -14,7 +14,7 @@ import msgspec
 
 from jam.credentials.refresh_tokens import Family, RefreshTokens
 from jam.credentials.sessions import Session, Sessions
-from jam.crypto.handles import MATERIAL_BYTES
+from jam.crypto.handles import MATERIAL_BYTES, bucket_of, handle_from
 from jam.crypto.keys import Key
 from jam.errors import CredentialError, GenerationOutdated, RefreshTokenReused, SessionInvalid
 from jam.events import Events, SubjectRevoked
@@ -25,6 +25,7 @@ __all__ = ["Login", "Logins"]
 
 KINDS = ("remember_me", "session")
 _PAGE = 1000
+_MAX_ROUNDS = 10
 
 
 class Login(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +91,7 @@ class Logins:
         authenticated_at: float | None = None,
         amr: Sequence[str] = (),
         device: Mapping[str, Any] | None = None,
+        generation: int | None = None,
     ) -> tuple[str, str]:
         """The first token of a browser that is to be remembered, and its family's id for the session.
 
@@ -99,59 +101,94 @@ class Logins:
             authenticated_at: When the person proved who they are; now if left out.
             amr: How.
             device: What to show of the browser in lists.
+            generation: That of the subject's remembered browsers, as it was before the person was authenticated; read
+                now if left out.
 
         Raises:
             InvalidValue: If an argument cannot be what it is.
+            GenerationOutdated: If the subject was revoked since ``generation`` was read.
             StoreUnavailable: If it could not be kept.
         """
         token = self._remember_me.issue(
-            subject, lifetime=lifetime, amr=amr, details=device,
+            subject, lifetime=lifetime, amr=amr, details=device, generation=generation,
             authenticated_at=self._clock() if authenticated_at is None else authenticated_at,
         )  # fmt: skip
         return token, self._remember_me.family_of(token)
 
-    def restore(self, token: str, *, device: Mapping[str, str] | None = None) -> tuple[str, str, Identity]:
+    def restore(
+        self,
+        token: str,
+        *,
+        device: Mapping[str, str] | None = None,
+        agree: Callable[[str, Identity], object] | None = None,
+    ) -> tuple[str, str, Identity]:
         """A session for a remembered browser: its handle, the token's successor, and whom it proves.
 
         Of tabs that bring the same token at once, all get the same session and the same successor. The session is not
-        fresh: nobody proved anything in it.
+        fresh: nobody proved anything in it. The token is used up only when all else has succeeded, so that a browser
+        that got an error can come again.
 
         Args:
             token: What the browser brought.
             device: What to show of the browser in lists.
+            agree: Called with the handle and the identity; an exception of it ends the session and is raised on.
 
         Raises:
-            RefreshTokenReused: If the token was superseded longer ago than the overlap; its family is dead now.
+            RefreshTokenReused: If the token was superseded longer ago than the overlap; everything of its family is
+                dead now.
+            SessionInvalid: If a tab comes late: the session that it would get has ended, or has a new handle.
             TokenInvalid: If it is not good; the subclasses say why.
-            SessionInvalid: If everything of the subject was revoked at that very moment.
             StoreUnavailable: If nobody can tell.
         """
         # Read before anything is judged, so that a session that races a revocation is not made.
         generation = self._sessions.generation(self._remember_me.claims(token)["sub"])
         try:
-            known = self._remember_me.verify(token)
-            successor, family_id, number = self._remember_me.rotate_with(token)
+            known, number, current = self._remember_me.standing(token)
         except RefreshTokenReused:  # the thief may have a session by now
             self._end_sessions(self._remember_me.claims(token)["sub"], self._remember_me.family_of(token))
             raise
-        material = self._key.sign(f"{family_id}.{number}".encode())[:MATERIAL_BYTES]
+        subject, family_id = known.subject or "", known.credential_id or ""
+        material = self._key.sign(f"{family_id}.{number + 1}".encode())[:MATERIAL_BYTES]
+        if number < current:
+            return self._join(token, subject, material, agree, is_last=number + 1 == current)
         try:
             handle = self._sessions.create(
-                known.subject or "", amr=known.amr, authenticated_at=known.authenticated_at, fresh=False,
-                device=device, family_id=family_id, ends_at=known.expires_at, material=material,
-                generation=generation,
+                subject, amr=known.amr, authenticated_at=known.authenticated_at, fresh=False, device=device,
+                family_id=family_id, ends_at=known.expires_at, material=material, generation=generation,
             )  # fmt: skip
         except GenerationOutdated:
             raise SessionInvalid from None
         try:
+            identity = self._sessions.verify(handle)
+            if agree is not None:
+                agree(handle, identity)
+            successor = self._remember_me.rotate(token)
+            # Whoever ended the family in between may have looked for its sessions before there was this one.
             self._remember_me.verify(successor)
-        except CredentialError:  # ended in between; whoever ended it looked for sessions before there was this one
+        except Exception:
             self._sessions.delete(handle)
             raise
-        identity = self._sessions.verify(handle)
         # The browser has lost the handle of the session before, or it would have brought it.
-        self._end_sessions(identity.subject or "", family_id, but=identity.credential_id)
+        self._end_sessions(subject, family_id, but=identity.credential_id)
         return handle, successor, identity
+
+    def _join(
+        self,
+        token: str,
+        subject: str,
+        material: bytes,
+        agree: Callable[[str, Identity], object] | None,
+        *,
+        is_last: bool,
+    ) -> tuple[str, str, Identity]:
+        """The session that another tab has just begun with the same token."""
+        handle, _, _ = handle_from(bucket_of(subject), material)
+        identity = self._sessions.verify(handle)
+        if not is_last:  # what it would get is superseded itself
+            raise SessionInvalid
+        if agree is not None:
+            agree(handle, identity)
+        return handle, self._remember_me.rotate(token), identity
 
     def list(self, subject: str, *, handle: str | None = None) -> Sequence[Login]:
         """A subject's logins, the one that was used last first.
@@ -168,7 +205,7 @@ class Logins:
         sessions = self._of(subject)
         found = [
             Login(
-                id=session.id, subject=subject, device=session.device, last_seen_at=session.last_seen_at,
+                id=session.login_id, subject=subject, device=session.device, last_seen_at=session.last_seen_at,
                 signed_in_at=session.authenticated_at or session.created_at, ends_at=_end_of(session, families),
                 remembered=(session.family_id or "") in families, current=mine is not None and mine.id == session.id,
             )
@@ -190,11 +227,15 @@ class Logins:
         Raises:
             StoreUnavailable: If it could not be ended.
         """
-        for session in self._of(subject):
-            if session.id == login_id:
-                ended = self._sessions.delete_by_id(subject, login_id)
-                return self._end_family(subject, session.family_id) or ended
-        return self._end_family(subject, login_id)
+        ended = False
+        for _ in range(_MAX_ROUNDS):
+            found = [one for one in self._of(subject) if login_id in (one.login_id, one.id, one.family_id)]
+            for session in found:
+                ended = self._sessions.delete_by_id(subject, session.id) or ended
+                ended = self._end_family(subject, session.family_id) or ended
+            if not found:
+                break  # and nothing has got a new handle meanwhile
+        return self._end_family(subject, login_id) or ended
 
     def end_own(self, handles: Iterable[str], tokens: Iterable[str]) -> Sequence[Session]:
         """End what the caller's browser brought: its sessions, and the families that remember it.
@@ -258,22 +299,30 @@ class Logins:
             SessionInvalid: If there is no live session.
             StoreUnavailable: If it could not be done; whatever was not ended is still good.
         """
-        session = self._sessions.get(handle)
-        if session is None:
+        opened = self._sessions.open(handle)
+        identity, session = opened or (None, None)
+        if identity is None or session is None:
             raise SessionInvalid
         now = self._clock()
         family = next((one for one in self._families(session.subject) if one.id == session.family_id), None)
-        self.end_all(session.subject)
+        won = self._sessions.take(handle)
+        if won is None:  # signed out, or under a new handle by now
+            raise SessionInvalid
+        generations = self._store.advance(session.subject, KINDS, now)
+        self._events.emit(SubjectRevoked(at=now, subject=session.subject, kinds=KINDS))
+        if generations["session"] != identity.generation + 1:  # everything was revoked meanwhile, this one too
+            raise SessionInvalid
+        session = won
         token, family_id = None, None
         if family is not None and family.ends_at - now >= 1:
             token, family_id = self.remember(
                 session.subject, lifetime=family.ends_at - now, amr=session.amr, device=family.details,
-                authenticated_at=session.authenticated_at,
+                authenticated_at=session.authenticated_at, generation=generations["remember_me"],
             )  # fmt: skip
         new = self._sessions.create(
             session.subject, session.data, roles=session.roles, scopes=session.scopes, amr=session.amr,
             authenticated_at=session.authenticated_at, fresh=session.fresh, device=session.device,
-            family_id=family_id, ends_at=session.ends_at, values=session.values,
+            family_id=family_id, ends_at=session.ends_at, values=session.values, generation=generations["session"],
         )  # fmt: skip
         return new, token
 

@@ -231,16 +231,21 @@ class RefreshTokens:
             TokenInvalid: In every other case.
             StoreUnavailable: If nobody can tell.
         """
+        return self.standing(token)[0]
+
+    def standing(self, token: str) -> tuple[Identity, int, int]:
+        """As ``verify``; besides the identity, the token's number and the current one in its family."""
         payload, text, family_id, number = self._read(token)
         now = self._clock()
         if payload.exp <= now:
             raise TokenExpired
         record = self._standing(family_id, number, payload.sub, now)
         data = record.data
-        return Identity(
+        identity = Identity(
             record.subject, self.kind, text, amr=tuple(data.get("amr", ())), authenticated_at=data.get("auth_time"),
             expires_at=record.ends_at, credential_id=record.id, generation=record.generation,
         )  # fmt: skip
+        return identity, number, max(_made(record))
 
     def claims(self, token: str) -> dict[str, Any]:
         """The claims of a token of ours, expired, superseded or revoked or not.
@@ -307,10 +312,6 @@ class RefreshTokens:
             ConcurrentUpdate: If others kept changing the family and nothing was written.
             TokenInvalid, StoreUnavailable: As for ``verify``.
         """
-        return self.rotate_with(token)[0]
-
-    def rotate_with(self, token: str) -> tuple[str, str, int]:
-        """As ``rotate``: the successor, its family's id and its number in it."""
         payload, _, family_id, number = self._read(token)
         for attempt in range(_MAX_ATTEMPTS):
             now = self._clock()
@@ -319,7 +320,7 @@ class RefreshTokens:
             record = self._standing(family_id, number, payload.sub, now)
             made = _made(record)
             if number < max(made):
-                return self._token(record, number + 1), family_id, number + 1
+                return self._token(record, number + 1)
             # Of those before it are kept the ones that somebody may still be given again.
             kept = [[n, at] for n, at in made.items() if self._is_recent(at, now)]
             made_now = [*kept[-_MAX_REMEMBERED:], [number + 1, now]]
@@ -330,7 +331,7 @@ class RefreshTokens:
                 raise TokenRevoked from None
             if swapped is not None:
                 self._emit(RefreshRotated, record)
-                return self._token(changed, number + 1), family_id, number + 1
+                return self._token(changed, number + 1)
             time.sleep(random.uniform(0, min(_MAX_PAUSE, 0.001 * attempt)))  # noqa: S311 - spreads the retries
         raise ConcurrentUpdate
 

@@ -47,6 +47,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
         device: What was said of the browser when it signed in, for lists: never trusted for anything else.
         family_id: The name of the family in ``Jam.remember_me`` that it belongs to, if its browser is remembered.
         values: What a framework's own session object keeps in it, each value as text.
+        login_id: The public name of the login, which stays the same under every new handle.
     """
 
     id: str
@@ -63,6 +64,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     device: Mapping[str, str] = {}
     family_id: str | None = None
     values: Mapping[str, str] = {}
+    login_id: str = ""
 
 
 class Sessions:
@@ -298,10 +300,11 @@ class Sessions:
     def delete_by_id(self, subject: str, session_id: str) -> bool:
         """End one of a subject's own sessions by its public name; ``False`` if it is not theirs (ASVS 8.2.2)."""
         now = self._clock()
-        found = self._store.get(KIND, session_id, now) if ID.fullmatch(session_id) else None
-        if found is None or found.record.subject != subject:
+        if not isinstance(session_id, str) or not subject:
             return False
-        self._store.remove(KIND, session_id)
+        found = self._store.get(KIND, session_id, now) if ID.fullmatch(session_id) else None
+        if found is None or found.record.subject != subject or self._store.take(KIND, session_id, now) is None:
+            return False
         self._events.emit(SessionEnded(at=now, subject=subject, session_id=session_id))
         return True
 
@@ -333,7 +336,7 @@ class Sessions:
         new, new_id, check = new_handle(bucket_of_id(old_id))
 
         def renew(record: Record) -> Record:
-            data = {**record.data}
+            data = {"login": record.id, **record.data}
             if authenticated_at is not None:
                 data["auth_time"] = authenticated_at
             if fresh is not None:
@@ -412,6 +415,7 @@ def _session(record: Record) -> Session:
         roles=frozenset(content.get("roles", ())), scopes=frozenset(content.get("scopes", ())),
         amr=tuple(content.get("amr", ())), fresh=content.get("fresh", True), device=content.get("device", {}),
         family_id=content.get("family"), values=content.get("values", {}),
+        login_id=content.get("login") or content.get("family") or record.id,
     )  # fmt: skip
 
 

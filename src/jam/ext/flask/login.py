@@ -27,14 +27,24 @@ from jam.errors import (
     JamError,
     SessionInvalid,
     UserInactive,
+    UserUnknown,
 )
 from jam.ext.flask.callbacks import call
 from jam.ext.flask.carriers import cookie_values
 from jam.ext.flask.cookies import drop_cookie, set_cookie
 from jam.ext.flask.guards import Guard
 from jam.ext.flask.negotiation import to_raise
-from jam.ext.flask.request import ANSWER, JamState, Resolved, device_of, prepared_state, resolve
+from jam.ext.flask.request import (
+    ANSWER,
+    JamState,
+    Resolved,
+    device_of,
+    is_refresh_token,
+    prepared_state,
+    resolve,
+)
 from jam.ext.flask.session import JamSession
+from jam.ext.flask.token_cookies import unset_access_cookies, unset_refresh_cookies
 from jam.ext.flask.tokens import TokenRequired
 from jam.ext.flask.users import roles_of, says, subject_of
 from jam.identity import ANONYMOUS, Identity
@@ -166,12 +176,31 @@ def logout_user() -> bool:
     """
     state, cookie_name = changeable()
     with state.answering_503():
-        identity = resolve().identity
-        if identity.method == "jwt" and not state.jam.settings.access_tokens.stateless:
-            state.jam.access_tokens.revoke(identity)
+        handles, tokens = state.everything_brought(request)
+        state.jam.logins.end_own(handles, [])
+        for token in tokens:
+            _revoke(state, token)
     finish(state, cookie_name)
+    if state.looks_in_cookies():
+        state.change(request, _drop_tokens)
     _clear_flask_session()
     return True
+
+
+def _revoke(state: JamState, token: str) -> None:
+    """End a token, if it is one, and if tokens can be ended."""
+    try:
+        if is_refresh_token(token):
+            state.jam.refresh_tokens.revoke(token)
+        elif not state.jam.settings.access_tokens.stateless:
+            state.jam.access_tokens.revoke(token)
+    except CredentialError:
+        return
+
+
+def _drop_tokens(response: Response) -> None:
+    unset_access_cookies(response)
+    unset_refresh_cookies(response)
 
 
 def finish(state: JamState, cookie_name: str) -> None:
@@ -270,22 +299,28 @@ def restore(state: JamState, request: Request) -> Resolved | None:
     if ANSWER in request.__dict__ or state.session_cookie is None:  # too late to hand over the successor
         return None
     error: JamError | None = None
+    asked: list[Resolved] = []
+
+    def agree(handle: str, identity: Identity) -> None:
+        resolved = Resolved(identity, None, handle, "cookies")
+        resolved.handle = handle
+        state.ask_app(request, resolved)
+        asked.append(resolved)
+
     for token in _remember_tokens(state, request):
         forged = state.csrf_refusal(request, token)
         if forged is not None:
             return Resolved(ANONYMOUS, forged)
         try:
-            handle, successor, identity = state.jam.logins.restore(token, device=device_of(request))
-            resolved = Resolved(identity, None, handle, "cookies")
-            resolved.handle = handle
-            try:
-                state.ask_app(request, resolved)
-            except (CredentialError, UserInactive):
-                state.jam.logins.end_own([handle], [successor])
-                raise
+            handle, successor, _ = state.jam.logins.restore(token, device=device_of(request), agree=agree)
+        except SessionInvalid:  # a tab that comes late: the browser has a newer cookie by now
+            return None
         except (CredentialError, UserInactive) as refused:
+            if isinstance(refused, (UserUnknown, UserInactive)):
+                state.jam.logins.end_own([], [token])
             error = refused
             continue
+        resolved = asked[-1]
         resolved.changes = (_cookies(state, request, state.session_cookie, handle, successor),)
         return resolved
     if error is None:
@@ -474,6 +509,10 @@ def answer_unauthorized(extension: Any, error: JamError) -> Any:
         return call(handler)
     view = extension.refresh_view if stale else _login_view(extension)
     if view is None or not wants_a_page(request):
+        return None
+    if (
+        urlsplit(login_url(view)).path == request.script_root + request.path
+    ):  # it is shut itself: no way round in circles
         return None
     if stale:
         message, category = extension.needs_refresh_message, extension.needs_refresh_message_category

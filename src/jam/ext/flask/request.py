@@ -284,8 +284,7 @@ class JamState:
         if "session" in methods or ("jwt" in methods and not settings.access_tokens.stateless):
             self.jam.store.check()  # what is missing should show at the first request, not at the first sign-in
         self._place()
-        for carrier in self._places.cookies:
-            self.check_cookie_name(carrier.name)
+        self._check_cookies()
         realm = self.realm = quoted(settings.name)
         schemes = dict.fromkeys(carrier.scheme or "Bearer" for carrier in self._places.headers)
         challenges = [f"{scheme} realm={realm}" for scheme in schemes]
@@ -435,6 +434,34 @@ class JamState:
             self._narrowed[wanted] = known
         return known
 
+    def _check_cookies(self) -> None:
+        """Refuse names that two cookies share, and prefixes whose promise a cookie does not keep."""
+        tokens, login = self.tokens, self.login
+        names = [carrier.name for carrier in self._places.cookies]
+        in_use: list[tuple[str, str, str | None, bool | None]] = [
+            (name, "/", None, None) for name in names if name != self.access_cookie
+        ]
+        if self.looks_in_cookies():
+            secure, domain = tokens.cookie_secure, tokens.cookie_domain
+            in_use.append((self.access_cookie, tokens.access_cookie_path, domain, secure))
+            in_use.append((self.refresh_cookie, tokens.refresh_cookie_path or "/", domain, secure))
+            names.append(self.refresh_cookie)
+        if self.session_cookie is not None:
+            in_use.append((self.remember_cookie, login.path, login.domain, login.secure))
+            names.append(self.remember_cookie)
+        for name, path, domain, secure in in_use:
+            if not (self.https if secure is None else secure):
+                self.check_cookie_name(name)
+            if name.lower().startswith("__host-") and (path != "/" or domain is not None):
+                raise ConfigError(
+                    f"Browsers take the cookie {name} only for the whole of one host: with the path / and without a "
+                    "domain.",
+                    hint="Give it a name without the prefix, or leave path and domain out.",
+                )
+        for name in (self.refresh_cookie, self.remember_cookie):
+            if names.count(name) > 1:
+                raise ConfigError(f"Two of Jam's cookies are named {name}.", hint="Give each a name of its own.")
+
     def check_cookie_name(self, name: str) -> None:
         """Refuse a prefix whose promise the app cannot keep (RFC 6265bis 4.1.3, compared as browsers do)."""
         if name.lower().startswith(("__host-", "__secure-")) and not self.https:
@@ -547,6 +574,25 @@ class JamState:
             resolved.changes, resolved.marked = before.changes, before.marked
         setattr(request, RESOLVED, resolved)
         self.mark_response(request, resolved)
+
+    def change(self, request: Request, change: Callable[[Response], object]) -> None:
+        """Do something more to the response, after what is to be done to it already."""
+        resolved: Resolved = request.__dict__[RESOLVED]
+        resolved.changes += (change,)
+        self.mark_response(request, resolved)
+
+    def everything_brought(self, request: Request) -> tuple[list[str], list[str]]:
+        """The handles and the tokens that a request carries in headers and cookies, whatever they are worth."""
+        handles: list[str] = []
+        tokens: list[str] = []
+        for method, carrier in self._all:
+            found: Iterable[str | None] = ()
+            if isinstance(carrier, HeaderCarrier):
+                found = (carrier.read(request.environ),)
+            elif isinstance(carrier, CookieCarrier):
+                found = carrier.read(request.environ)
+            (handles if method == "session" else tokens).extend(value for value in found if value)
+        return handles, list(dict.fromkeys(tokens))
 
     def presented(self, request: Request, carrier_name: str) -> Iterator[str]:
         """Every handle that this request brought in a cookie of that name, or was given already."""
