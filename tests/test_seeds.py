@@ -3,6 +3,7 @@
 
 import io
 import logging
+from datetime import timedelta
 
 import flask_restful
 import pytest
@@ -17,13 +18,16 @@ from flask import (
     jsonify,
     make_response,
     redirect,
+    render_template,
     render_template_string,
     request,
     session,
     url_for,
 )
+from flask_sqlalchemy import SQLAlchemy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jinja2 import DictLoader
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import HTTP_STATUS_CODES, parse_accept_header
 from werkzeug.utils import secure_filename
@@ -36,9 +40,16 @@ from jam.ext.flask import (
     JWTExtension,
     SessionCheckpoint,
     SessionExtension,
+    UserMixin,
     checkpoint,
+    create_access_token,
+    create_refresh_token,
+    get_jwt_identity,
+    jwt_required,
     lazy_url_for,
     login_required,
+    login_user,
+    logout_user,
 )
 
 
@@ -763,3 +774,238 @@ def test_004_a_revoked_token_opens_nothing_any_more():
     client, headers = app.test_client(), bearer(jam.access_tokens.issue("alice"))
     assert client.delete("/tokens", headers=headers).status_code == 204
     assert client.delete("/tokens", headers=headers).status_code == 401
+
+
+# == seed 001: a table of users, and the programs written for Flask-JWT-Extended ============================
+
+
+def with_a_table_of_users(**config):
+    """An app with the seed's table in it; SQLite instead of a server."""
+    app = in_testing(Flask(__name__))
+    app.config["JWT_SECRET_KEY"] = "abc123"
+    app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite://"
+    app.config.update(config)
+    db = SQLAlchemy(app)
+
+    class Table(db.Model):
+        __tablename__ = "t_admin"
+        id = db.Column(db.Integer, primary_key=True)
+        username = db.Column(db.String(30))
+        userpwd = db.Column(db.String(100))
+
+    with app.app_context():
+        db.create_all()
+        db.session.add(Table(username="zzg", userpwd="123456"))
+        db.session.commit()
+    return app, db, Table
+
+
+@pytest.fixture
+def admin(clock):
+    """Makes the seed's app, whose log-in gives what ``tokens(username)`` gives."""
+    databases = []
+
+    def make(tokens, **config):
+        app, db, Table = with_a_table_of_users(**config)
+        databases.append((app, db))
+        jwt = JWTExtension(Jam(clock=clock), app)
+        assert jwt.jam is app.extensions["jam"]
+
+        @app.route("/login", methods=["GET", "POST"])
+        def login():
+            if request.method == "POST":
+                username = request.form["username"]
+                password = request.form["password"]
+                user = Table.query.filter_by(username=username).first()
+                if user and user.userpwd == password:
+                    return jsonify(tokens(username))
+            return abort(401)
+
+        @app.route("/refresh", methods=["POST"])
+        @jwt_required(refresh=True)
+        def refresh():
+            current_user = get_jwt_identity()
+            access_token = create_access_token(identity=current_user)
+            return jsonify(access_token=access_token)
+
+        @app.route("/dashboard")
+        @jwt_required()
+        def dashboard():
+            current_user = get_jwt_identity()
+            return jsonify(logged_in_as=current_user)
+
+        return app.test_client()
+
+    yield make
+    for app, db in databases:
+        with app.app_context():
+            db.session.remove()
+            db.engine.dispose()
+
+
+def access_token_alone(username):
+    return {"access_token": create_access_token(identity=username)}
+
+
+def both_tokens(username):
+    return {
+        "access_token": create_access_token(identity=username),
+        "refresh_token": create_refresh_token(identity=username),
+    }
+
+
+RIGHT = {"username": "zzg", "password": "123456"}
+
+
+def dashboard_with(client, token):
+    return client.get("/dashboard", headers=bearer(token))
+
+
+def test_001_who_logs_in_sees_the_dashboard(admin):
+    client = admin(access_token_alone)
+    token = client.post("/login", data=RIGHT).json["access_token"]
+    assert dashboard_with(client, token).json == {"logged_in_as": "zzg"}
+
+
+@pytest.mark.parametrize("wrong", [{"username": "zzg", "password": "1"}, {"username": "nobody", "password": "123456"}])
+def test_001_a_wrong_name_or_password_is_401(admin, wrong):
+    assert admin(access_token_alone).post("/login", data=wrong).status_code == 401
+
+
+def test_001_nobody_sees_the_dashboard(admin):
+    response = admin(access_token_alone).get("/dashboard")
+    assert (response.status_code, response.json["code"]) == (401, "authentication_required")
+
+
+def test_001_an_access_token_lives_for_a_quarter_of_an_hour(admin, clock):
+    client = admin(access_token_alone)
+    token = client.post("/login", data=RIGHT).json["access_token"]
+    clock.move(15 * 60 - 1)
+    assert dashboard_with(client, token).status_code == 200
+    clock.move(1)
+    assert dashboard_with(client, token).json["code"] == "token_expired"
+
+
+def test_001_its_lifetime_is_configured(admin, clock):
+    client = admin(access_token_alone, JWT_ACCESS_TOKEN_EXPIRES=timedelta(hours=1))
+    token = client.post("/login", data=RIGHT).json["access_token"]
+    clock.move(3599)
+    assert dashboard_with(client, token).status_code == 200
+    clock.move(1)
+    assert dashboard_with(client, token).json["code"] == "token_expired"
+
+
+def test_001_its_lifetime_is_an_argument(admin, clock):
+    def tokens(username):
+        access_token = create_access_token(identity=username, expires_delta=timedelta(minutes=30))
+        return {"access_token": access_token}
+
+    client = admin(tokens, JWT_ACCESS_TOKEN_EXPIRES=timedelta(hours=1))
+    token = client.post("/login", data=RIGHT).json["access_token"]
+    clock.move(1799)
+    assert dashboard_with(client, token).status_code == 200
+    clock.move(1)
+    assert dashboard_with(client, token).json["code"] == "token_expired"
+
+
+def test_001_a_refresh_token_gets_a_new_access_token(admin, clock):
+    client = admin(both_tokens)
+    tokens = client.post("/login", data=RIGHT).json
+    clock.move(3600)
+    assert dashboard_with(client, tokens["access_token"]).status_code == 401
+    renewed = client.post("/refresh", headers=bearer(tokens["refresh_token"])).json["access_token"]
+    assert dashboard_with(client, renewed).json == {"logged_in_as": "zzg"}
+
+
+def test_001_a_refresh_token_lives_for_thirty_days(admin, clock):
+    client = admin(both_tokens)
+    token = client.post("/login", data=RIGHT).json["refresh_token"]
+    clock.move(30 * 86400 - 1)
+    assert client.post("/refresh", headers=bearer(token)).status_code == 200
+    clock.move(1)
+    assert client.post("/refresh", headers=bearer(token)).json["code"] == "token_expired"
+
+
+def test_001_neither_token_does_the_others_work(admin):
+    client = admin(both_tokens)
+    tokens = client.post("/login", data=RIGHT).json
+    assert dashboard_with(client, tokens["refresh_token"]).json["code"] == "token_invalid"
+    assert client.post("/refresh", headers=bearer(tokens["access_token"])).json["code"] == "token_invalid"
+
+
+@pytest.mark.parametrize("known", ["abc123", "your-secret-key"])
+def test_001_the_seeds_secrets_are_refused_outside_debug_and_testing(known):
+    app = Flask(__name__)
+    app.config["JWT_SECRET_KEY"] = known
+    JWTExtension(Jam(), app)
+    with app.app_context(), pytest.raises(ConfigError, match="secret"):
+        create_access_token(identity="zzg")
+
+
+# == seed 001: the program written for Flask-Login =========================================================
+
+
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.LegacyAPIWarning")  # as the seed asks: Query.get
+def test_001_flask_login_with_flask_sqlalchemy(tmp_path):
+    app = in_testing(Flask(__name__))
+    app.secret_key = "abcde1234"
+    app.config["SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{tmp_path}/house.sqlite3"
+    app.jinja_loader = DictLoader(
+        {"auth_login.html": "please sign in", "dashboard.html": "{{ current_user.username }}"}
+    )
+    db = SQLAlchemy(app)
+    login_manager = SessionExtension(Jam())
+    login_manager.init_app(app)
+
+    class Table(UserMixin, db.Model):
+        __tablename__ = "t_admin"
+        id = db.Column(db.Integer, primary_key=True)
+        username = db.Column(db.String(30))
+        userpwd = db.Column(db.String(100))
+
+    @login_manager.user_loader
+    def load_user(user_id):
+        return Table.query.get(int(user_id))
+
+    @app.route("/login", methods=["GET", "POST"])
+    def login():
+        if request.method == "POST":
+            username = request.form["username"]
+            password = request.form["password"]
+            user = Table.query.filter_by(username=username).first()
+            if user and user.userpwd == password:
+                login_user(user)
+                return redirect(url_for("dashboard"))
+        return render_template("auth_login.html")
+
+    @app.route("/dashboard")
+    @login_required
+    def dashboard():
+        return render_template("dashboard.html")
+
+    @app.route("/logout")
+    @login_required
+    def logout():
+        logout_user()
+        return redirect(url_for("login"))
+
+    with app.app_context():
+        db.create_all()
+        db.session.add(Table(username="alice", userpwd="correct horse"))
+        db.session.commit()
+    client = app.test_client()
+    client.environ_base["HTTP_SEC_FETCH_SITE"] = "same-origin"  # as a browser sends it
+    assert client.get("/dashboard").status_code == 401
+    assert client.get("/login").text == "please sign in"
+    wrong, right = ({"username": "alice", "password": password} for password in ("x", "correct horse"))
+    assert client.post("/login", data=wrong).text == "please sign in"
+    assert client.get("/dashboard").status_code == 401
+    assert client.post("/login", data=right, follow_redirects=True).text == "alice"
+    assert client.get("/dashboard").text == "alice"
+    handle = client.get_cookie("sessionId").value
+    assert client.get("/logout", follow_redirects=True).text == "please sign in"
+    assert client.get("/dashboard").status_code == 401
+    client.set_cookie("sessionId", handle)
+    assert client.get("/dashboard").status_code == 401
+    with app.app_context():
+        db.engine.dispose()

@@ -312,18 +312,20 @@ class Logins:
         self._events.emit(SubjectRevoked(at=now, subject=session.subject, kinds=KINDS))
         if generations["session"] != identity.generation + 1:  # everything was revoked meanwhile, this one too
             raise SessionInvalid
-        session = won
-        token, family_id = None, None
-        if family is not None and family.ends_at - now >= 1:
-            token, family_id = self.remember(
-                session.subject, lifetime=family.ends_at - now, amr=session.amr, device=family.details,
-                authenticated_at=session.authenticated_at, generation=generations["remember_me"],
+        try:
+            token, family_id = None, None
+            if family is not None and family.ends_at - now >= 1:
+                token, family_id = self.remember(
+                    won.subject, lifetime=family.ends_at - now, amr=won.amr, device=family.details,
+                    authenticated_at=won.authenticated_at, generation=generations["remember_me"],
+                )  # fmt: skip
+            new = self._sessions.create(
+                won.subject, won.data, roles=won.roles, scopes=won.scopes, amr=won.amr,
+                authenticated_at=won.authenticated_at, fresh=won.fresh, device=won.device,
+                family_id=family_id, ends_at=won.ends_at, values=won.values, generation=generations["session"],
             )  # fmt: skip
-        new = self._sessions.create(
-            session.subject, session.data, roles=session.roles, scopes=session.scopes, amr=session.amr,
-            authenticated_at=session.authenticated_at, fresh=session.fresh, device=session.device,
-            family_id=family_id, ends_at=session.ends_at, values=session.values, generation=generations["session"],
-        )  # fmt: skip
+        except GenerationOutdated:
+            raise SessionInvalid from None
         return new, token
 
     def _of(self, subject: str) -> Sequence[Session]:

@@ -82,7 +82,6 @@ class Sessions:
         self._settings = settings
         self._clock = clock
         self._events = events
-        self._touch_after = min(_TOUCH_AFTER, settings.idle_for / 10)
 
     def create(
         self,
@@ -369,8 +368,9 @@ class Sessions:
         if found is None or not matches(found.record.check, check):
             return None
         # Only now, and seldom, is it noted as used: the id alone, which lists and logs show, keeps no session alive.
-        if touch_is_due(found.record, now, self._touch_after):
-            return self._store.get(KIND, session_id, now, self._touch_after)
+        after = min(_TOUCH_AFTER, (found.record.idle_for or _TOUCH_AFTER) / 10)
+        if touch_is_due(found.record, now, after):
+            return self._store.get(KIND, session_id, now, after)
         return found
 
     def _change(self, handle: str, change: Callable[[Record], Record]) -> Record:
