@@ -32,7 +32,7 @@ _UNSEEN = 2048  # twice what AccessTokens remembers
 _REDIS = {"host": "127.0.0.1", "port": 6379, "socket_connect_timeout": 1, "socket_timeout": 1}
 _BARE = "bare Flask route"
 _FJE, _FJE_REDIS = "Flask-JWT-Extended", "Flask-JWT-Extended, blocklist in Redis"
-_STORES = {"stateless": (_FJE, 12), "memory": (_FJE, 12), "SQLite": (_FJE_REDIS, 6)}
+_STORES = {"stateless": (_FJE, 12), "memory": (_FJE, 12), "SQLite": (_FJE_REDIS, 6), "Redis": (_FJE_REDIS, 2)}
 
 
 def run(scale: float, *, million: bool) -> list[Group]:
@@ -46,7 +46,7 @@ def run(scale: float, *, million: bool) -> list[Group]:
 
 def _guards(seconds: float, directory: Path) -> Group:
     contestants = [_bare()]
-    for store in _STORES:
+    for store in ("stateless", "memory", "SQLite"):
         contestants += _jam_jwt(store, directory)
     contestants += [*_jam_refusals(), _by_hand(), _fje(), _httpauth(), _imp_bearer()]
     with _redis_contestant() as over_redis:
@@ -91,7 +91,8 @@ def _jam_jwt(store: str, directory: Path) -> list[Contestant]:
 
 
 def _config(store: str, path: Path) -> dict[str, Any]:
-    url = f"sqlite:///{path}" if store == "SQLite" else "memory://"
+    urls = {"SQLite": f"sqlite:///{path}", "Redis": "redis://127.0.0.1:6379/0"}
+    url = urls.get(store, "memory://")
     return {"access_tokens": {"stateless": store == "stateless"}, "store": url}
 
 
@@ -153,7 +154,7 @@ def _redis_contestant() -> Iterator[list[Contestant]]:
             print("  no Redis at 127.0.0.1:6379: its row is left out", file=sys.stderr)
             yield []
         else:
-            yield [_fje(client)]
+            yield [_fje(client), *_jam_jwt("Redis", Path())]
 
 
 def _httpauth() -> Contestant:

@@ -43,7 +43,7 @@ from jam.ext.flask.request import (
     prepared_state,
     resolve,
 )
-from jam.ext.flask.session import JamSession
+from jam.ext.flask.session import JamSession, cookie_age, is_permanent
 from jam.ext.flask.token_cookies import unset_access_cookies, unset_refresh_cookies
 from jam.ext.flask.tokens import TokenRequired
 from jam.ext.flask.users import roles_of, says, subject_of
@@ -158,7 +158,8 @@ def begin(
         elif any(one.subject not in ("", subject) for one in ended):
             _clear_flask_session()
         identity = jam.sessions.verify(handle)
-    state.remember(request, identity, _cookies(state, request, cookie_name, handle, token), handle)
+    age = _goes_on(state, handle)
+    state.remember(request, identity, _cookies(state, request, cookie_name, handle, token, age=age), handle)
     resolve().user = user
     return identity
 
@@ -255,14 +256,14 @@ def refuse_forged(state: JamState) -> None:
 
 
 def _cookies(
-    state: JamState, request: Request, cookie_name: str, handle: str, token: str | None
+    state: JamState, request: Request, cookie_name: str, handle: str, token: str | None, *, age: int | None = None
 ) -> Callable[[Response], None]:
     """What sets the cookies of a login; empty values drop them, and so does ``None`` if the browser sent one."""
     sent = bool(_remember_tokens(state, request))
 
     def change(response: Response) -> None:
         if handle:
-            set_cookie(state, response, cookie_name, handle)
+            set_cookie(state, response, cookie_name, handle, max_age=age)
         else:
             drop_cookie(state, response, cookie_name)
             response.headers["Clear-Site-Data"] = '"cache", "storage"'  # ASVS 14.3.1
@@ -393,9 +394,10 @@ def confirm_login() -> None:
         jam = state.jam
         handle = jam.sessions.rework(resolved.handle or resolved.credential, authenticated_at=jam.clock(), fresh=True)
         identity = jam.sessions.verify(handle)
+        age = _goes_on(state, handle)
 
     def change(response: Response) -> None:
-        set_cookie(state, response, cookie_name, handle)
+        set_cookie(state, response, cookie_name, handle, max_age=age)
 
     state.remember(request, identity, change, handle)
     resolve().user = user
@@ -445,9 +447,22 @@ def end_other_logins() -> None:
             raise to_raise(current_app, SessionInvalid())
         handle, token = state.jam.logins.end_others(resolved.handle or resolved.credential)
         identity = state.jam.sessions.verify(handle)
+        age = _goes_on(state, handle)
     user = resolved.user
-    state.remember(request, identity, _cookies(state, request, cookie_name, handle, token), handle)
+    state.remember(request, identity, _cookies(state, request, cookie_name, handle, token, age=age), handle)
     resolve().user = user
+
+
+def _goes_on(state: JamState, handle: str) -> int | None:
+    """Have ``flask.session`` go on under a new handle; for how many seconds the cookie lasts, if it says so."""
+    if not state.keeps_flask_session:
+        return None
+    kept = session._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001 - werkzeug's own API
+    if isinstance(kept, JamSession) and kept.opened:
+        kept.moves_to(handle)
+        return kept.cookie_age
+    opened = state.open_session(request, handle)
+    return None if opened is None else cookie_age(state, permanent=is_permanent(opened[1].values))
 
 
 def _caller(resolved: Resolved) -> str:

@@ -19,11 +19,20 @@ from flask.json.tag import TaggedJSONSerializer
 from flask.sessions import SessionInterface, SessionMixin
 
 from jam.credentials.sessions import Session
-from jam.errors import ConfigError, InvalidValue, JamError, SessionInvalid, SessionNotSaved, StoreUnavailable
+from jam.errors import (
+    ConfigError,
+    CredentialError,
+    InvalidValue,
+    JamError,
+    SessionInvalid,
+    SessionNotSaved,
+    StoreError,
+    UserInactive,
+)
 from jam.events import SessionConflict
 from jam.ext.flask.cookies import drop_cookie, set_cookie
 from jam.ext.flask.negotiation import error_response
-from jam.ext.flask.request import RESOLVED, JamState, state_of
+from jam.ext.flask.request import RESOLVED, VETTING, JamState, Resolved, current_context, state_of
 from jam.stores.base import unreadable
 
 __all__ = ["JamSession", "JamSessionInterface"]
@@ -52,6 +61,9 @@ class JamSession(SessionMixin):
         self._handle: str | None = None
         self._nobodys = False
         self._sealed = False
+        self._refusal: JamError | None = None
+        self._cleared = False
+        self._conflicts: list[str] = []
 
     # -- as a dict --
 
@@ -59,7 +71,7 @@ class JamSession(SessionMixin):
         return self._opened()[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._opened()[_name(key)] = value
+        self._opened()[key] = value
         self.modified = True
 
     def __delitem__(self, key: str) -> None:
@@ -85,11 +97,13 @@ class JamSession(SessionMixin):
         Raises:
             StoreUnavailable: As an ``HTTPException``, if the login could not be ended; it is still good.
         """
-        self._opened().clear()
+        values = self._opened()
         self.modified = True
         if self._sealed or self._handle is None or self._nobodys:
+            values.clear()
+            self._cleared = True
             return
-        if not request_ctx:  # a test's own hands on it
+        if not self._in_its_request():  # a test's own hands on it
             self._state.jam.logins.end_own([self._handle], [])
         elif self._state.sign_out is not None:
             self._state.sign_out()
@@ -117,23 +131,62 @@ class JamSession(SessionMixin):
         return self._values  # type: ignore[return-value]
 
     def _open(self) -> None:
-        state, resolved = self._state, self._request.__dict__.get(RESOLVED)
+        state, request = self._state, self._request
+        resolved = request.__dict__.get(RESOLVED)
         failed = resolved is not None and resolved.retry_after is not None  # then this is an error page
         with state.answering_503():
             state.prepare()
-            if failed or state.csrf_refusal(self._request) is not None:
+            self._refusal = None if failed else state.csrf_refusal(request)
+            found = None if failed or self._refusal is not None else self._find()
+            if failed or self._refusal is not None or (found is not None and not self._may_use(found)):
                 self._sealed, self._values = True, {}  # nothing is opened, and nothing saved
                 return
-            for handle in state.presented(self._request, state.session_cookie or ""):
-                opened = state.open_session(self._request, handle)
-                if opened is not None:
-                    self._handle, self._texts = handle, dict(opened[1].values)
-                    self._nobodys = not opened[1].subject
-                    break
+            texts = {} if found is None else dict(found[1].values)
             try:
-                self._values = {key: _SERIALIZER.loads(text) for key, text in self._texts.items()}
+                self._values = {key: _SERIALIZER.loads(text) for key, text in texts.items()}
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise unreadable(error) from error
+            self._texts = texts
+            if found is not None:
+                self._handle, self._nobodys = found[0], not found[1].subject
+
+    def _find(self) -> tuple[str, Session] | None:
+        """The session that is to be opened, and its handle: a login rather than what was kept before it."""
+        found = self._look()
+        remembered = self._state.remember_cookie in self._request.environ.get("HTTP_COOKIE", "")
+        if remembered and (found is None or not found[1].subject) and self._in_its_request():
+            self._state.resolve(self._request)  # the browser may get its login back by that
+            found = self._look()
+        return found
+
+    def _look(self) -> tuple[str, Session] | None:
+        nobodys: tuple[str, Session] | None = None
+        for handle in self._state.presented(self._request, self._state.session_cookie or ""):
+            opened = self._state.open_session(self._request, handle)
+            if opened is not None and opened[1].subject:
+                return handle, opened[1]
+            if opened is not None:
+                nobodys = nobodys or (handle, opened[1])
+        return nobodys
+
+    def _may_use(self, found: tuple[str, Session]) -> bool:
+        """Whether the app lets the session's owner in at all: not if the user is gone, or not active."""
+        state, request, (handle, session) = self._state, self._request, found
+        if not session.subject or not self._in_its_request() or VETTING in request.__dict__:
+            return True
+        resolved = state.resolve(request)
+        if handle in (resolved.handle, resolved.credential) and resolved.identity.subject is not None:
+            return True
+        opened = state.open_session(request, handle)
+        try:
+            if opened is not None and opened[0] is not None:
+                state.ask_app(request, Resolved(opened[0], None, handle, "cookies"))
+        except (CredentialError, UserInactive):
+            return False
+        return True
+
+    def _in_its_request(self) -> bool:
+        return bool(request_ctx) and current_context().request is self._request
 
     def values_now(self) -> Mapping[str, str]:
         """Everything in it, as text.
@@ -142,11 +195,24 @@ class JamSession(SessionMixin):
             InvalidValue: If a value cannot be kept.
         """
         try:
-            return {key: _SERIALIZER.dumps(value) for key, value in self._opened().items()}
-        except (TypeError, ValueError, RecursionError) as error:
+            dumped = {_name(key): _SERIALIZER.dumps(value) for key, value in self._opened().items()}
+            return {key: self._as_before(key, text) for key, text in dumped.items()}
+        except Exception as error:  # noqa: BLE001 - a value's own methods are called, and may raise anything
             raise InvalidValue(
                 "flask.session holds a value that cannot be kept.", hint=f"{type(error).__name__}: {error}."
             ) from None
+
+    def _as_before(self, key: str, text: str) -> str:
+        """The text that is kept, if the value is the same: Flask writes some values in another order the next time."""
+        kept = self._texts.get(key)
+        if kept is None or kept == text:
+            return text
+        return kept if _SERIALIZER.dumps(_SERIALIZER.loads(kept)) == text else text
+
+    @property
+    def cookie_age(self) -> int | None:
+        """For how many seconds its cookie lasts; ``None``: until the browser is closed."""
+        return cookie_age(self._state, permanent=self.permanent)
 
     def belongs_to(self) -> str | None:
         """Whose it is: a subject, ``""`` for nobody's; ``None`` if nothing was kept so far."""
@@ -168,8 +234,14 @@ class JamSession(SessionMixin):
                 texts = self._state.jam.sessions.change_values(
                     handle, partial(_instead, self._merged(session.values, texts))
                 )
+                self._tell_of_conflicts()
                 self._values = {key: _SERIALIZER.loads(text) for key, text in texts.items()}
         self._handle, self._texts, self._nobodys, self._sealed = handle, dict(texts), False, False
+
+    def moves_to(self, handle: str) -> None:
+        """It is the same one under another handle."""
+        if self._handle is not None:
+            self._handle = handle
 
     def forget(self) -> None:
         """Be empty, and of no record: the one there was has ended."""
@@ -182,11 +254,15 @@ class JamSession(SessionMixin):
             InvalidValue: If a value cannot be kept.
             StoreUnavailable: If nothing could be written.
         """
-        texts = {} if self._sealed else self.values_now()
+        if self._sealed:
+            if self._refusal is not None and self._values:
+                logger.warning("What was written to flask.session is dropped: %s", self._refusal)
+            return
+        texts = self.values_now()
         if texts == self._texts:
             return
         sessions = self._state.jam.sessions
-        if self._handle is not None and self._nobodys and not texts:
+        if self._handle is not None and self._nobodys and not texts and self._cleared:
             sessions.delete(self._handle)
             self._change_cookie(response, None)
             self.forget()
@@ -195,11 +271,10 @@ class JamSession(SessionMixin):
             try:
                 sessions.change_values(self._handle, lambda present: self._merged(present, texts))
             except SessionInvalid:
-                if not self._nobodys:  # ended elsewhere: a late write does not bring it back
-                    logger.info("What was written to an ended session is dropped.")
-                    self._change_cookie(response, None)
-                    return
-                self._handle = None  # it has died unused: what is there now begins anew
+                # It was ended or has a new handle, and the browser its cookie: a late write brings nothing back.
+                logger.warning("What was written to flask.session is dropped: the session has ended meanwhile.")
+                return
+            self._tell_of_conflicts()
         if self._handle is None:
             self._handle, self._nobodys = sessions.create_anonymous(texts), True
             self._change_cookie(response, self._handle)
@@ -209,10 +284,8 @@ class JamSession(SessionMixin):
 
     def _change_cookie(self, response: Response, handle: str | None) -> None:
         """Set the cookie, or drop it; after what else happens to it in this request."""
-        state, name, age = self._state, self._state.session_cookie or "", None
-        if self.permanent and handle is not None:
-            seconds = current_app.permanent_session_lifetime.total_seconds()
-            age = int(min(seconds, state.jam.settings.sessions.lifetime))
+        state, name = self._state, self._state.session_cookie or ""
+        age = None if handle is None else self.cookie_age
 
         def change(response: Response) -> None:
             if handle is None:
@@ -226,8 +299,14 @@ class JamSession(SessionMixin):
         else:
             change(response)
 
+    def _tell_of_conflicts(self) -> None:
+        session_id = (self._handle or "").partition(".")[0]
+        for key in self._conflicts:
+            self._state.jam.events.emit(SessionConflict(at=self._state.clock(), session_id=session_id, key=key))
+
     def _merged(self, present: Mapping[str, str], texts: Mapping[str, str]) -> Mapping[str, str]:
         """The new values, if these are in the store by now and those are ours."""
+        self._conflicts = []
         merged = dict(present)
         for key in self._texts.keys() | texts.keys():
             old, new, there = self._texts.get(key), texts.get(key), present.get(key)
@@ -237,14 +316,25 @@ class JamSession(SessionMixin):
                 if key == _FLASHES:
                     new = _merged_flashes(old, new, there)
                 else:
-                    session_id = (self._handle or "").partition(".")[0]
-                    events, now = self._state.jam.events, self._state.clock()
-                    events.emit(SessionConflict(at=now, session_id=session_id, key=key))
+                    self._conflicts.append(key)
             if new is None:
                 merged.pop(key, None)
             else:
                 merged[key] = new
         return merged
+
+
+def cookie_age(state: JamState, *, permanent: bool) -> int | None:
+    """For how many seconds a session's cookie lasts; ``None``: until the browser is closed."""
+    if not permanent:
+        return None
+    seconds = current_app.permanent_session_lifetime.total_seconds()
+    return int(min(seconds, state.jam.settings.sessions.lifetime))
+
+
+def is_permanent(values: Mapping[str, str]) -> bool:
+    """Whether a session that nobody has opened says that it is permanent."""
+    return _PERMANENT in values and bool(_SERIALIZER.loads(values[_PERMANENT]))
 
 
 def _instead(values: Mapping[str, str], present: Mapping[str, str]) -> Mapping[str, str]:  # noqa: ARG001
@@ -278,7 +368,7 @@ class JamSessionInterface(SessionInterface):
         state = state_of(app)
         try:
             session.save(response)
-        except StoreUnavailable as error:
+        except StoreError as error:
             logger.warning("flask.session could not be saved: %s", error)
             _answer_instead(response, error)
         except JamError as error:
@@ -292,6 +382,8 @@ class JamSessionInterface(SessionInterface):
 def _answer_instead(response: Response, error: JamError) -> None:
     """Make of a response the one that tells of an error."""
     other = error_response(error)
+    if hasattr(response.response, "close"):
+        response.response.close()
     response.status = other.status
     response.headers.clear()
     response.headers.extend(other.headers)
