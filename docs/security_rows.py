@@ -22,6 +22,11 @@ _ID = re.compile(
 )
 
 REQUIREMENTS = {
+    "asvs_10_4_5": "A used refresh token is not accepted again, and its family ends.",
+    "asvs_10_4_8": "Refresh tokens have an absolute end, used or not.",
+    "asvs_10_4_9": "Whoever holds refresh tokens can have them revoked.",
+    "asvs_11_2_2": "Keys can be changed without logging everybody out.",
+    "asvs_16_3_3": "What a guard refuses can be logged, with the reason.",
     "asvs_3_3_1": "Cookies that hold a credential are Secure.",
     "asvs_3_3_2": "A cookie says with SameSite which requests it goes with.",
     "asvs_3_3_3": "A cookie with the `__Host-` or `__Secure-` prefix keeps what the prefix promises.",
@@ -102,6 +107,8 @@ REQUIREMENTS = {
     "rfc5869": "Keys are derived with HKDF.",
     "rfc6265bis": "Cookies keep the rules of their prefixes; names are compared exactly.",
     "rfc6749_3_3": "Scopes are separated by spaces and compared exactly.",
+    "rfc7515_4_1": "What a registered header parameter means is not for an app to say.",
+    "rfc9700_4_14_2": "Refresh tokens rotate, and one that comes back ends its family.",
     "rfc6750": "Bearer tokens in the Authorization header, and the challenges that go with them.",
     "rfc6750_2": "A token arrives in one way only.",
     "rfc6750_2_1": "The Authorization header carries a token; the scheme's case does not matter.",

@@ -283,6 +283,7 @@ class Jam:
         return RefreshTokens(
             keys, self.store, settings, issuer=tokens.issuer or name, audience=tokens.audience or name,
             clock=self.clock, events=self.events, kind=kind,
+            ends_on_reuse=("access_token",) if kind == "refresh_token" else (),
         )  # fmt: skip
 
     @property

@@ -96,6 +96,8 @@ class RefreshTokens:
         clock: Seconds since the epoch.
         events: Hears of what happens to families.
         kind: The kind of record, and of the identity that a token proves; the ``typ`` of the tokens comes of it.
+        ends_on_reuse: What else of a subject's is ended when a used token comes back: whoever has it has what came of
+            it, too.
     """
 
     def __init__(
@@ -109,8 +111,10 @@ class RefreshTokens:
         clock: Callable[[], float],
         events: Events,
         kind: str = "refresh_token",
+        ends_on_reuse: Collection[str] = (),
     ) -> None:
         self.kind = kind
+        self._ends_on_reuse = tuple(ends_on_reuse)
         self._store = store
         self._settings = settings
         self._issuer = issuer
@@ -289,8 +293,12 @@ class RefreshTokens:
             oldest = min(made)
             if len(made) > _MAX_REMEMBERED and number < oldest and self._is_recent(made[oldest], now):
                 raise TokenRevoked  # so many were made at once that this one was forgotten: no proof of a theft
+            if self._ends_on_reuse:  # before the family, so that a failure leaves somebody to find out again
+                self._store.advance(subject, self._ends_on_reuse, now)
             if self._store.take(self.kind, family_id, now) is not None:
                 self._emit(RefreshReused, record)
+                if self._ends_on_reuse:
+                    self._events.emit(SubjectRevoked(at=now, subject=subject, kinds=self._ends_on_reuse))
             raise RefreshTokenReused
         if touch_is_due(record, now, self._touch_after):
             self._store.get(self.kind, family_id, now, self._touch_after)
