@@ -115,6 +115,7 @@ class RefreshTokens:
     ) -> None:
         self.kind = kind
         self._ends_on_reuse = tuple(ends_on_reuse)
+        self._section = "remember_me" if isinstance(settings, RememberMeSettings) else "refresh_tokens"
         self._store = store
         self._settings = settings
         self._issuer = issuer
@@ -205,7 +206,7 @@ class RefreshTokens:
         if not 1 <= seconds <= self._settings.lifetime:
             raise InvalidValue(
                 f"A family lives for 1 to {self._settings.lifetime:g} seconds.",
-                hint=f"{self.kind.removesuffix('_token')} settings: lifetime sets the limit.",
+                hint=f"{self._section}.lifetime sets the limit.",
             )
         return int(seconds)
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from jam.config import SessionSettings
+from jam.credentials.access_tokens import checked_names
 from jam.crypto.encoding import json_encode
 from jam.crypto.handles import ID, bucket_of, bucket_of_id, handle_from, matches, new_handle, split_handle
 from jam.errors import ConcurrentUpdate, GenerationOutdated, InvalidValue, RecordExists, SessionInvalid
@@ -143,11 +144,11 @@ class Sessions:
             content["family"] = family_id
         if values:
             content["values"] = dict(values)
+        if generation is not None and generation.__class__ is not int:
+            raise InvalidValue("A generation is what generation() returned.")
         for name, given in (("roles", roles), ("scopes", scopes), ("amr", amr)):
-            if isinstance(given, str) or not all(isinstance(one, str) and one for one in given):
-                raise InvalidValue(f"{name} is a collection of non-empty strings.")
-            if given:
-                content[name] = list(given)
+            if listed := checked_names(name, given):
+                content[name] = listed
         record = Record(
             kind=KIND, id=session_id, subject=subject, check=check,
             generation=self.generation(subject) if generation is None else generation,

@@ -277,14 +277,19 @@ def rehearse(
         view = app.view_functions[rule.endpoint if rule is not None else ""]
         explanation = None
         for checkpoints, wanted in demands_on(app, view, request):
+            error: JamError | None = None
             try:
                 refused = enter(checkpoints, wanted) is not None
             except (HTTPException, StoreUnavailable):
                 refused = True
             resolved = state.resolve(request, wanted)
+            if refused and resolved.explanation is None:  # nobody could be asked, so no guard came to answer
+                error = resolved.error
             if refused and isinstance(resolved.explanation, Explanation):
                 return resolved.explanation
-            explanation = explain(state, request, resolved, checkpoints, wanted, None)
+            explanation = explain(state, request, resolved, checkpoints, wanted, error)
+            if error is not None:
+                break
         return explanation
 
 

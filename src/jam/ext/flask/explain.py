@@ -17,7 +17,7 @@ from jam.checkpoints import Checkpoint, Step
 from jam.crypto.handles import split_handle
 from jam.crypto.jws import read_header
 from jam.errors import JamError, TokenInvalid
-from jam.ext.flask.carriers import Carrier
+from jam.ext.flask.carriers import Carrier, HeaderCarrier, header_key
 from jam.ext.flask.request import JamState, Places, Resolved, Wanted
 
 __all__ = ["Explanation", "Look", "explain", "request_id"]
@@ -188,15 +188,21 @@ def _looks(state: JamState, request: Request, resolved: Resolved, places: Places
         elif proved is not None and carrier.location == resolved.location and _holds(carrier, request, proved):
             looks.append(Look(place, describe(proved), "counted"))
         else:
-            there = carrier.location == "headers" and carrier.name.lower() == "authorization"
-            scheme = environ.get("HTTP_AUTHORIZATION", "").partition(" ")[0] if there else ""
-            looks.append(
-                Look(place, f"another scheme, {_safe(scheme)}" if scheme.lower() not in ("", "bearer") else "")
-            )
+            looks.append(Look(place, _other_scheme(carrier, request)))
     if places.remembers and state.remember_cookie in environ.get("HTTP_COOKIE", ""):
         looks.append(Look(f"cookie {state.remember_cookie}", "what remembers a browser",
                           "counted" if resolved.handle else ""))  # fmt: skip
     return looks
+
+
+def _other_scheme(carrier: Carrier, request: Request) -> str:
+    """What is in a header that is not of the form that the app looks for, without what may be a secret."""
+    if not isinstance(carrier, HeaderCarrier):
+        return ""
+    scheme, separator, _ = request.environ.get(header_key(carrier.name), "").partition(" ")
+    if not scheme or scheme.lower() == carrier.scheme.lower():
+        return ""
+    return f"another scheme, {_safe(scheme)}" if separator else f"something of {len(scheme)} characters"
 
 
 def _same(one: Carrier, other: Carrier) -> bool:

@@ -102,7 +102,8 @@ def login_user(
         CSRFFailed: If the request comes from another site.
         ConfigError: If the app has no ``SessionExtension`` with a cookie, or the response's headers have left already.
         InvalidValue: If the user has no id, or the duration is longer than the configured one.
-        StoreUnavailable: If the session could not be kept.
+        GenerationOutdated: If the subject was revoked since ``generation`` was read.
+        StoreUnavailable: As an ``HTTPException``, if the session could not be kept.
     """
     if not force and not says(user, "is_active"):
         return False
@@ -159,8 +160,7 @@ def begin(
             _clear_flask_session()
         identity = jam.sessions.verify(handle)
     age = _goes_on(state, handle)
-    state.remember(request, identity, _cookies(state, request, cookie_name, handle, token, age=age), handle)
-    resolve().user = user
+    state.remember(request, identity, _cookies(state, request, cookie_name, handle, token, age=age), handle, user)
     return identity
 
 
@@ -334,6 +334,9 @@ def restore(state: JamState, request: Request) -> Resolved | None:
 # -- freshness ----------------------------------------------------------------------------------------------
 
 
+_FRESH_TOKEN = TokenRequired(fresh=True)
+
+
 class FreshLogin(Checkpoint):
     """The person proved who they are in this login: it was not made by a remembered browser, or a refresh token."""
 
@@ -342,7 +345,7 @@ class FreshLogin(Checkpoint):
         if identity.subject is None:
             return AuthenticationRequired()
         if identity.method == "jwt":
-            return TokenRequired(fresh=True).refusal(identity, now)
+            return _FRESH_TOKEN.refusal(identity, now)
         return None if identity.fresh else FreshnessRequired()
 
     def __repr__(self) -> str:
@@ -370,9 +373,8 @@ def login_remembered() -> bool:
     state = prepared_state()
     with state.answering_503():
         resolved = resolve()
-        if resolved.identity.method != "session" or resolved.credential is None:
-            return False
-        opened = state.open_session(request, resolved.handle or resolved.credential)
+        own = _own_handle(resolved)
+        opened = None if own is None else state.open_session(request, own)
     return opened is not None and opened[1].family_id is not None
 
 
@@ -388,19 +390,18 @@ def confirm_login() -> None:
     state, cookie_name = changeable()
     with state.answering_503():
         resolved = resolve()
-        if resolved.identity.method != "session" or resolved.credential is None:
+        own = _own_handle(resolved)
+        if own is None:
             raise to_raise(current_app, SessionInvalid())
-        user = resolved.user
         jam = state.jam
-        handle = jam.sessions.rework(resolved.handle or resolved.credential, authenticated_at=jam.clock(), fresh=True)
+        handle = jam.sessions.rework(own, authenticated_at=jam.clock(), fresh=True)
         identity = jam.sessions.verify(handle)
         age = _goes_on(state, handle)
 
     def change(response: Response) -> None:
         set_cookie(state, response, cookie_name, handle, max_age=age)
 
-    state.remember(request, identity, change, handle)
-    resolve().user = user
+    state.remember(request, identity, change, handle, resolved.user)
 
 
 # -- a person's logins --------------------------------------------------------------------------------------
@@ -410,21 +411,20 @@ def list_logins() -> Sequence[Login]:
     """The caller's logins: device, address, last seen; their own one is marked.
 
     Raises:
-        AuthenticationRequired: If nobody is calling.
+        AuthenticationRequired, CSRFFailed: As an ``HTTPException``, if nobody is calling, or another site's page.
         StoreUnavailable: If nobody can tell.
     """
     state = prepared_state()
     with state.answering_503():
         resolved = resolve()
-        handle = resolved.handle or resolved.credential if resolved.identity.method == "session" else None
-        return state.jam.logins.list(_caller(resolved), handle=handle)
+        return state.jam.logins.list(_caller(resolved), handle=_own_handle(resolved))
 
 
 def end_login(login_id: str) -> bool:
     """End one of the caller's logins by its public name; ``False`` if it is not theirs.
 
     Raises:
-        AuthenticationRequired: If nobody is calling.
+        AuthenticationRequired, CSRFFailed: As an ``HTTPException``, if nobody is calling, or another site's page.
         StoreUnavailable: If it could not be ended.
     """
     state = prepared_state()
@@ -438,19 +438,28 @@ def end_other_logins() -> None:
     Raises:
         SessionInvalid: If the caller has no session.
         CSRFFailed: If the request comes from another site.
-        StoreUnavailable: If it could not be done.
+        ConfigError: If the response's headers have left already.
+        StoreUnavailable: As an ``HTTPException``, if it could not be done.
     """
     state, cookie_name = changeable()
     with state.answering_503():
         resolved = resolve()
-        if resolved.identity.method != "session" or resolved.credential is None:
+        own = _own_handle(resolved)
+        if own is None:
             raise to_raise(current_app, SessionInvalid())
-        handle, token = state.jam.logins.end_others(resolved.handle or resolved.credential)
+        handle, token = state.jam.logins.end_others(own)
         identity = state.jam.sessions.verify(handle)
         age = _goes_on(state, handle)
-    user = resolved.user
-    state.remember(request, identity, _cookies(state, request, cookie_name, handle, token, age=age), handle)
-    resolve().user = user
+    state.remember(
+        request, identity, _cookies(state, request, cookie_name, handle, token, age=age), handle, resolved.user
+    )
+
+
+def _own_handle(resolved: Resolved) -> str | None:
+    """The handle of the caller's session, if a session is what proves them."""
+    if resolved.identity.method != "session":
+        return None
+    return resolved.handle or resolved.credential
 
 
 def _goes_on(state: JamState, handle: str) -> int | None:

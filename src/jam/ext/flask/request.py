@@ -550,6 +550,7 @@ class JamState:
         identity: Identity | None,
         change: Callable[[Response], object],
         handle: str | None = None,
+        user: Any = None,
     ) -> None:
         """Somebody signed in (and was given this handle), or out (``None``), in this request.
 
@@ -558,10 +559,12 @@ class JamState:
             identity: Who the caller is from now on.
             change: What that does to the response.
             handle: That of the new session.
+            user: The app's user, if it is known.
         """
         before: Resolved | None = request.__dict__.get(RESOLVED)
         resolved = Resolved(ANONYMOUS if identity is None else identity)
         resolved.handle = handle
+        resolved.user = user
         resolved.changes = (change,) if before is None else (*before.changes, change)
         setattr(request, RESOLVED, resolved)
         self.mark_response(request, resolved)
@@ -640,13 +643,13 @@ class JamState:
         environ = request.environ
         in_bodies: list[tuple[Carrier, str]] = []
         if places.bodies:
-            in_bodies = [(body, value) for body in places.bodies for value in body.read(request)]
+            read = {(body.location, body.name): body.read(request) for body in places.bodies}
             # RFC 6750 2: one way to send a token. A cookie beside it is none: browsers send it unasked.
-            sent = {(body.location, body.name): body.read(request) for body in places.bodies}
-            values = [value for found in sent.values() for value in found]
+            values = [value for found in read.values() for value in found]
             values += {header.name: value for header in places.headers if (value := header.read(environ))}.values()
             if sum(is_refresh_token(value) in places.kinds for value in values) > 1:
                 return Resolved(ANONYMOUS, InvalidRequest())
+            in_bodies = [(body, value) for body in places.bodies for value in read[body.location, body.name]]
         unproved = Resolved(ANONYMOUS)
         for header in places.headers:
             value = header.read(environ)
@@ -819,7 +822,7 @@ def state_of(app: Flask) -> JamState:
     state = app.extensions.get(STATE)
     if not isinstance(state, JamState):
         raise ConfigError(
-            f"The app {app.name!r} has a guard of Jam but no extension.",
+            f"No extension of Jam is set up on the app {app.name!r}.",
             hint="Set up JWTExtension(jam, app) or SessionExtension(jam, app) first.",
         )
     return state

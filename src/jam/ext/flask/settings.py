@@ -47,6 +47,7 @@ _RENAMED = {
 }
 _WITHOUT_EFFECT = {
     "JWT_ERROR_MESSAGE_KEY": "Jam's errors are {'error', 'message', 'code'}; see docs/errors.md.",
+    "JWT_CSRF_CHECK_FORM": "the value may come back in a form in any case.",
     "SESSION_PROTECTION": "addresses change and browsers lie; sessions are listed, and ended, by their owners.",
     "REMEMBER_COOKIE_REFRESH_EACH_REQUEST": "a remembered browser gets a new token when it uses the old one.",
 }
@@ -200,7 +201,6 @@ class TokenOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         session_cookie: Whether both end with the browser's session, or with the token.
         encode_nbf: Whether access tokens say ``nbf`` besides ``iat``.
         csrf_in_cookies: Whether a cookie that scripts can read comes with each, for the double submit.
-        csrf_check_form: Whether its value may come back in a form field.
         access_csrf_cookie_name: That cookie's name.
         access_csrf_cookie_path: Its path.
         access_csrf_header_name: The header its value comes back in.
@@ -228,7 +228,6 @@ class TokenOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     session_cookie: bool = True
     encode_nbf: bool = True
     csrf_in_cookies: bool = False
-    csrf_check_form: bool = False
     access_csrf_cookie_name: _Token = "csrf_access_token"
     access_csrf_cookie_path: _Path = "/"
     access_csrf_header_name: _Token = "X-CSRF-TOKEN"

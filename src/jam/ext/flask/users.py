@@ -6,8 +6,8 @@ is gone or not active proves nobody: deleting somebody takes effect with the nex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from flask import Request
@@ -22,7 +22,6 @@ from jam.identity import ANONYMOUS, Identity
 
 __all__ = ["AnonymousUserMixin", "UserMixin", "current_user", "get_current_user", "subject_of", "vet"]
 
-F = TypeVar("F", bound=Callable[..., Any])
 TOKEN_METHODS = frozenset(("jwt", "refresh_token"))
 
 
@@ -138,6 +137,15 @@ def vet(state: JamState, resolved: Resolved) -> None:
         user = call(loader, identity.subject)
     else:
         return
+    admit(state, resolved, user)
+
+
+def admit(state: JamState, resolved: Resolved, user: Any) -> None:
+    """Let a caller be this user, with the roles that the app gives it now.
+
+    Raises:
+        UserUnknown, UserInactive: If there is none, or the app does not want it.
+    """
     if user is None or user is False:
         raise UserUnknown
     if not says(user, "is_active"):
@@ -145,21 +153,18 @@ def vet(state: JamState, resolved: Resolved) -> None:
     if not says(user, "is_authenticated"):
         raise UserUnknown
     resolved.user = user
-    resolved.identity = with_roles(state, identity, user)
+    resolved.identity = with_roles(state, resolved.identity, user)
 
 
 def assume(state: JamState, request: Request, subject: str) -> None:
     """Take the caller of a request to be a subject, with the user and roles that the app knows for it."""
     resolved = Resolved(Identity(subject, "session", authenticated_at=state.clock()))
     loader = state.callback("user_loader")
-    user = None if loader is None else call(loader, subject)
-    if loader is not None and user is None:
-        resolved = Resolved(ANONYMOUS, UserUnknown())
-    elif user is not None and not says(user, "is_active"):
-        resolved = Resolved(ANONYMOUS, UserInactive())
-    elif user is not None:
-        resolved.user = user
-        resolved.identity = with_roles(state, resolved.identity, user)
+    if loader is not None:
+        try:
+            admit(state, resolved, call(loader, subject))
+        except (UserUnknown, UserInactive) as error:
+            resolved = Resolved(ANONYMOUS, error)
     setattr(request, RESOLVED, resolved)
 
 
