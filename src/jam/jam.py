@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import secrets
@@ -32,6 +33,7 @@ from jam.crypto.weak_keys import weakness_of
 from jam.errors import ConfigError, InvalidKey
 from jam.events import Events, SubjectRevoked
 from jam.stores import Store, open_store
+from jam.stores.rehearsal import RehearsalStore
 
 __all__ = ["Jam", "SettingsSource"]
 
@@ -101,6 +103,15 @@ class Jam:
         self._made_up_secret: Secret | None = None
         self._sessions: Sessions | None = None
         _all_jams.add(self)
+
+    def rehearsing(self) -> Jam:
+        """The same Jam over a store that changes nothing and with nobody listening; for ``flask jam explain``."""
+        other = copy.copy(self)
+        other.events = Events()
+        for part in ("_access_tokens", "_refresh_tokens", "_remember_me", "_sessions", "_logins"):
+            setattr(other, part, None)  # to be made anew over the store
+        other._store = RehearsalStore(self.store)  # noqa: SLF001 - this class's own
+        return other
 
     # -- settings -------------------------------------------------------------------------------------------
 

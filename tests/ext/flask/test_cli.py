@@ -446,7 +446,7 @@ def test_doctor_of_an_app_without_jam_says_so(flask, tmp_path):
     (tmp_path / "shop.py").write_text("from flask import Flask\napp = Flask(__name__)")
     examined = flask("doctor")
     assert examined.returncode == 1
-    assert "no extension" in examined.stdout
+    assert "No extension" in examined.stdout
     assert "Traceback" not in examined.stderr
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 import msgspec
-from flask import Flask, current_app
+from flask import Flask, Request, current_app
 from flask.cli import AppGroup
 from werkzeug.exceptions import HTTPException
 
@@ -18,7 +18,7 @@ from jam.crypto.weak_keys import weakness_of
 from jam.errors import JamError, StoreUnavailable
 from jam.ext.flask.explain import Explanation, explain
 from jam.ext.flask.guards import demands_on, enter, guards_of, is_guarded, is_public, is_static
-from jam.ext.flask.request import ANSWER, ASSUMED, SENT, state_of
+from jam.ext.flask.request import ASSUMED, EXPLAIN, RESOLVED, STATE, JamState, Resolved, state_of
 from jam.ext.flask.settings import AppSettings
 from jam.ext.flask.users import assume
 
@@ -114,8 +114,10 @@ def explain_command(  # noqa: PLR0917 - one for each option
     method: str, path: str, headers: tuple[str, ...], cookies: tuple[str, ...], subject: str | None, as_json: bool
 ) -> None:
     """Say what a request would be answered, and why; no view is run."""
-    if any(":" not in one for one in headers):
-        raise click.UsageError("A header is written 'Name: value'.")
+    if any(":" not in one or not one.isprintable() for one in (*headers, *(f":{one}" for one in cookies))):
+        raise click.UsageError("A header is written 'Name: value', in printable characters.")
+    if subject == "":
+        raise click.UsageError("--as takes a subject.")
     if any("=" not in one for one in cookies):
         raise click.UsageError("A cookie is written name=value.")
     pairs = [(name.strip(), value.strip()) for name, _, value in (one.partition(":") for one in headers)]
@@ -128,7 +130,7 @@ def explain_command(  # noqa: PLR0917 - one for each option
     except HTTPException as error:
         raise click.ClickException(f"{method.upper()} {path} is answered {error.code} before any guard.") from None
     if explanation is None:
-        raise click.ClickException("No guard stands before this route: everybody is let in.")
+        raise click.ClickException("No guard was found before this route.")
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(explanation), indent=2))
         return
@@ -262,35 +264,41 @@ def rehearse(
         HTTPException: If the request does not reach a route.
         JamError: If the set-up is wrong, or the store cannot be asked.
     """
-    state = state_of(app)
-    state.prepare()
-    base_url = "https://localhost" if state.https else None
-    with app.test_request_context(path, method=method, headers=list(headers), base_url=base_url) as context:
-        request = context.request
-        if request.routing_exception is not None:
-            raise request.routing_exception
+    state = app.extensions[STATE]
+    app.extensions[STATE] = rehearsed = state_of(app).rehearsing()
+    try:
+        rehearsed.prepare()
+        scheme = "https" if rehearsed.https else "http"
+        with app.test_request_context(path, method=method, headers=list(headers), url_scheme=scheme) as context:
+            return _rehearse(app, rehearsed, context.request, subject)
+    finally:
+        app.extensions[STATE] = state
+
+
+def _rehearse(app: Flask, state: JamState, request: Request, subject: str | None) -> Explanation | None:
+    if request.routing_exception is not None:
+        raise request.routing_exception
+    request.__dict__[EXPLAIN] = True
+    if subject is not None:
         request.__dict__[ASSUMED] = True
-        request.__dict__[ANSWER] = SENT  # nothing is to be renewed for this
-        if subject is not None:
-            assume(state, request, subject)
-        rule = request.url_rule
-        view = app.view_functions[rule.endpoint if rule is not None else ""]
-        explanation = None
-        for checkpoints, wanted in demands_on(app, view, request):
-            error: JamError | None = None
-            try:
-                refused = enter(checkpoints, wanted) is not None
-            except (HTTPException, StoreUnavailable):
-                refused = True
-            resolved = state.resolve(request, wanted)
-            if refused and resolved.explanation is None:  # nobody could be asked, so no guard came to answer
-                error = resolved.error
-            if refused and isinstance(resolved.explanation, Explanation):
-                return resolved.explanation
-            explanation = explain(state, request, resolved, checkpoints, wanted, error)
-            if error is not None:
-                break
-        return explanation
+        assume(state, request, subject)
+    rule = request.url_rule
+    view = app.view_functions[rule.endpoint if rule is not None else ""]
+    explanation = None
+    for checkpoints, wanted in demands_on(app, view, request):
+        if subject is not None and wanted is not None:
+            assume(state, request, subject, method=min(wanted.methods))
+        try:
+            refused = enter(checkpoints, wanted) is not None
+        except (HTTPException, StoreUnavailable):
+            refused = True
+        resolved: Resolved = request.__dict__[RESOLVED]
+        if refused and isinstance(resolved.explanation, Explanation):
+            return resolved.explanation
+        now, identity = state.clock(), resolved.identity
+        asked = [(one, one.refusal(identity, now)) for one in checkpoints]
+        explanation = explain(state, request, resolved, asked, wanted, None)
+    return explanation
 
 
 def examine(app: Flask) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from jam.checkpoints import Checkpoint, Step
 from jam.crypto.handles import split_handle
 from jam.crypto.jws import read_header
 from jam.errors import JamError, TokenInvalid
-from jam.ext.flask.carriers import Carrier, HeaderCarrier, header_key
+from jam.ext.flask.carriers import Carrier, HeaderCarrier, cookie_values, header_key
 from jam.ext.flask.request import JamState, Places, Resolved, Wanted
 
 __all__ = ["Explanation", "Look", "explain", "request_id"]
@@ -31,6 +31,8 @@ _KINDS = {
     "at+jwt": "an access token", "jwt": "a JWT", "refresh+jwt": "a refresh token",
     "remember-me+jwt": "a token that remembers a browser",
 }  # fmt: skip
+
+_SCHEMES = frozenset(("apikey", "basic", "bearer", "digest", "dpop", "jwt", "negotiate", "ntlm", "token"))
 
 # What decides about each refusal, and what a developer can do where the error itself gives no hint.
 _SETTINGS: dict[str, tuple[str, str]] = {
@@ -134,10 +136,12 @@ def explain(  # noqa: PLR0917 - all that an answer comes of
     state: JamState,
     request: Request,
     resolved: Resolved,
-    checkpoints: Sequence[Checkpoint],
+    asked: Sequence[tuple[Checkpoint, JamError | None]],
     wanted: Wanted | None,
     error: JamError | None,
     status: int | None = None,
+    *,
+    own_key: bool = False,
 ) -> Explanation:
     """Explain what a guard answered.
 
@@ -145,20 +149,23 @@ def explain(  # noqa: PLR0917 - all that an answer comes of
         state: The app's state.
         request: The request.
         resolved: What it turned out to be.
-        checkpoints: Those of the guard.
+        asked: The checkpoints that were asked, and what they answered.
         wanted: Which credentials count there.
         error: The refusal, or ``None`` if it let the caller in.
         status: The status of the answer, if it is not the error's own.
+        own_key: Whether the checkpoint that refused looks for a credential of its own.
     """
     steps: list[Step] = []
-    for one in checkpoints:
-        decision = one.evaluate(resolved.identity, state.clock())
-        steps += decision.steps
-        if not decision.allowed:
-            break
+    for one, refusal in asked:
+        if list(one.leaves()) == [one]:
+            steps.append(Step(repr(one), refusal is None, "" if refusal is None else refusal.message))
+        else:  # which of its parts was it?
+            steps += one.evaluate(resolved.identity, state.clock()).steps
     setting, advice = ("", "")
     if error is not None:
         setting, advice = _SETTINGS.get(error.code, ("the guard", ""))
+        if own_key and error.code == "authentication_required":
+            setting, advice = _SETTINGS["api_key_invalid"]
     identity = resolved.identity
     caller = "anonymous" if identity.subject is None else f"{identity.subject!r} by {identity.method}"
     places = state.all_places() if wanted is None else state.places(wanted)
@@ -185,13 +192,16 @@ def _looks(state: JamState, request: Request, resolved: Resolved, places: Places
         if refused:
             looks += [Look(place, describe(value), f"{error.code}: {error.hint or error.message}")
                       for value, error in refused]  # fmt: skip
-        elif proved is not None and carrier.location == resolved.location and _holds(carrier, request, proved):
+        elif proved is not None and carrier is resolved.carrier:
             looks.append(Look(place, describe(proved), "counted"))
         else:
             looks.append(Look(place, _other_scheme(carrier, request)))
-    if places.remembers and state.remember_cookie in environ.get("HTTP_COOKIE", ""):
-        looks.append(Look(f"cookie {state.remember_cookie}", "what remembers a browser",
-                          "counted" if resolved.handle else ""))  # fmt: skip
+    if places.remembers:
+        place = f"cookie {state.remember_cookie}"
+        for value in cookie_values(environ, state.remember_cookie):
+            why = [f"{error.code}: {error.hint or error.message}" for _, one, error in resolved.tried if one == value]
+            outcome = why[0] if why else ""
+            looks.append(Look(place, describe(value), outcome or ("counted" if resolved.handle else "")))
     return looks
 
 
@@ -202,17 +212,14 @@ def _other_scheme(carrier: Carrier, request: Request) -> str:
     scheme, separator, _ = request.environ.get(header_key(carrier.name), "").partition(" ")
     if not scheme or scheme.lower() == carrier.scheme.lower():
         return ""
-    return f"another scheme, {_safe(scheme)}" if separator else f"something of {len(scheme)} characters"
+    if not separator:
+        return f"something of {len(scheme)} characters"
+    known = scheme.lower() in _SCHEMES  # what is not may be a secret
+    return f"another scheme, {scheme.title()}" if known else "another scheme"
 
 
 def _same(one: Carrier, other: Carrier) -> bool:
     return (one.location, one.name, one.verify) == (other.location, other.name, other.verify)
-
-
-def _holds(carrier: Carrier, request: Request, value: str) -> bool:
-    reads = getattr(carrier, "read")  # noqa: B009 - each kind of carrier reads from what it needs
-    found = reads(request.environ if carrier.location in ("headers", "cookies") else request)
-    return found == value if isinstance(found, str) or found is None else value in found
 
 
 def describe(value: str) -> str:

@@ -43,7 +43,7 @@ from jam.ext.flask.negotiation import (
     to_raise,
     with_reason,
 )
-from jam.ext.flask.request import ASSUMED, JamState, Resolved, Wanted, current_context, state_of
+from jam.ext.flask.request import EXPLAIN, NOBODY, RESOLVED, JamState, Resolved, Wanted, current_context, state_of
 
 __all__ = ["Guard", "checkpoint", "deny_by_default", "guards_of", "login_required", "protect", "public"]
 
@@ -261,6 +261,8 @@ Demand = tuple[tuple[Checkpoint, ...], Wanted | None]
 
 def demands_on(app: Flask, view: Any, request: Request) -> Iterator[Demand]:
     """What is demanded of a request, guard by guard, in the order in which they are asked."""
+    if _endpoint(request) is None:
+        return
     for scope in (None, *reversed(request.blueprints)):
         for hook in app.before_request_funcs.get(scope, ()):
             applies = getattr(hook, "applies_to", None)
@@ -356,12 +358,18 @@ def enter(
     """
     context = current_context()
     state = state_of(context.app)
-    resolved = state.resolve(context.request, wanted)
-    identity, now = resolved.identity, state.clock()
+    case = _Case(context, state, wanted, raising=raising)
+    try:
+        resolved = case.resolved = state.resolve(context.request, wanted)
+    except (HTTPException, StoreUnavailable):
+        case.explain_outage()
+        raise
     if isinstance(resolved.error, InvalidRequest):
-        return _refuse(context, resolved, checkpoints, checkpoints[0], resolved.error, None, wanted, raising=raising)
+        return case.refuse(checkpoints[0], resolved.error)
+    identity, now = resolved.identity, state.clock()
     for one in checkpoints:
         refusal = one.refusal(identity, now)
+        case.asked.append((one, refusal))
         answer = one.answer if isinstance(one, ActionCheckpoint) else None
         if refusal is None:
             passed = None if answer is None else answer_success(answer)
@@ -370,17 +378,16 @@ def enter(
                 return passed
             continue
         if answer is None:
-            return _refuse(
-                context, resolved, checkpoints, one, _for_caller(refusal, resolved), None, wanted, raising=raising
-            )
+            return case.refuse(one, _for_caller(refusal, resolved))
         if isinstance(refusal, CSRFFailed):  # the reason, and no flash message in a session that is not to be opened
-            return _refuse(context, resolved, checkpoints, one, refusal, None, wanted, raising=raising)
+            return case.refuse(one, refusal)
         failed = answer_failure(answer)
         if failed is not None:
+            case.explain(one, refusal, answer.fail_status)
             state.mark_response(context.request, resolved)
             return failed
         if not answer.disable_default_fail:
-            return _refuse(context, resolved, checkpoints, one, refusal, answer.fail_status, wanted, raising=raising)
+            return case.refuse(one, refusal, answer.fail_status)
     state.mark_response(context.request, resolved)
     return None
 
@@ -396,41 +403,69 @@ def _for_caller(refusal: JamError, resolved: Resolved) -> JamError:
     return refusal
 
 
-def _refuse(  # noqa: PLR0917 - one call site's facts
-    context: RequestContext,
-    resolved: Resolved,
-    checkpoints: tuple[Checkpoint, ...],
-    one: Checkpoint,
-    error: JamError,
-    status: int | None,
-    wanted: Wanted | None,
-    *,
-    raising: bool,
-) -> Response:
-    app, request = context.app, context.request
-    state = state_of(app)
-    challenges = _challenges(state, one)
-    resolved.refusal = error
-    if logger.isEnabledFor(logging.INFO) or app.debug or ASSUMED in request.__dict__:
-        explanation = explain(state, request, resolved, checkpoints, wanted, error, status)
+class _Case:
+    """One request before one guard.
+
+    Attributes:
+        resolved: What the request turned out to be.
+        asked: The checkpoints that were asked, and what they answered.
+    """
+
+    __slots__ = ("_app", "_raising", "_request", "_state", "_wanted", "asked", "resolved")
+
+    def __init__(self, context: RequestContext, state: JamState, wanted: Wanted | None, *, raising: bool) -> None:
+        self._app = context.app
+        self._request = context.request
+        self._state = state
+        self._wanted = wanted
+        self._raising = raising
+        self.resolved = NOBODY
+        self.asked: list[tuple[Checkpoint, JamError | None]] = []
+
+    def refuse(self, one: Checkpoint, error: JamError, status: int | None = None) -> Response:
+        """The answer to the caller.
+
+        Raises:
+            HTTPException, JamError: Instead, where the app or a library wants to see errors.
+        """
+        app, request, state, resolved = self._app, self._request, self._state, self.resolved
+        challenges = _challenges(state, one)
+        self.explain(one, error, status)
+        own = None if status is not None else own_answer(app, state, error, self._wanted)
+        if own is not None or self._raising or has_handlers(app):
+            resolved.challenges = tuple(with_reason(challenge, error) for challenge in challenges)
+            state.mark_response(request, resolved)
+        if own is not None:
+            if self._raising:  # Flask hands this one to no error handler
+                raise HTTPException(response=own)
+            return own
+        if self._raising or has_handlers(app):
+            raise to_raise(app, error, status, challenges)
+        return error_response(error, status, challenges)
+
+    def explain_outage(self) -> None:
+        """The store is away: nobody can tell who is calling."""
+        resolved = self._request.__dict__.get(RESOLVED)
+        if resolved is not None and isinstance(resolved.error, StoreUnavailable):
+            self.resolved = resolved
+            self.explain(None, resolved.error)
+
+    def explain(self, one: Checkpoint | None, error: JamError, status: int | None = None) -> None:
+        """Say why, if somebody listens: the log, the developer, or who only wants to know."""
+        app, request, resolved = self._app, self._request, self.resolved
+        rehearsed = EXPLAIN in request.__dict__
+        if not (rehearsed or app.debug or logger.isEnabledFor(logging.INFO)):
+            return
+        own_key = one is not None and one.challenge is not None
+        explanation = explain(self._state, request, resolved, self.asked, self._wanted, error, status, own_key=own_key)
         resolved.explanation = explanation
-        line = explanation.line()
-        logger.info("Refused %s %r (request %s): %s", request.method, request.path, explanation.request_id, line)
+        if rehearsed:
+            return
+        name, line = explanation.request_id, explanation.line()
+        logger.info("Refused %s %r (request %s): %s", request.method, request.path, name, line)
         if app.debug:
             resolved.changes += (partial(_show, explanation),)
-            state.mark_response(request, resolved)
-    own = None if status is not None else own_answer(app, state, error, wanted)
-    if own is not None:
-        resolved.challenges = tuple(with_reason(challenge, error) for challenge in challenges)
-        state.mark_response(request, resolved)
-        if raising:  # Flask hands this one to no error handler
-            raise HTTPException(response=own)
-        return own
-    if raising or has_handlers(app):
-        resolved.challenges = tuple(with_reason(challenge, error) for challenge in challenges)
-        state.mark_response(request, resolved)
-        raise to_raise(app, error, status, challenges)
-    return error_response(error, status, challenges)
+            self._state.mark_response(request, resolved)
 
 
 def _show(explanation: Explanation, response: Response) -> None:

@@ -30,7 +30,7 @@ from jam.errors import (
     UserUnknown,
 )
 from jam.ext.flask.callbacks import call
-from jam.ext.flask.carriers import cookie_values
+from jam.ext.flask.carriers import Carrier, CookieCarrier, cookie_values
 from jam.ext.flask.cookies import drop_cookie, set_cookie
 from jam.ext.flask.guards import Guard
 from jam.ext.flask.negotiation import to_raise
@@ -301,6 +301,8 @@ def restore(state: JamState, request: Request) -> Resolved | None:
         return None
     error: JamError | None = None
     asked: list[Resolved] = []
+    tried: tuple[tuple[Carrier, str, JamError], ...] = ()
+    carrier = CookieCarrier(state.remember_cookie, state.jam.remember_me.verify)
 
     def agree(handle: str, identity: Identity) -> None:
         resolved = Resolved(identity, None, handle, "cookies")
@@ -320,13 +322,16 @@ def restore(state: JamState, request: Request) -> Resolved | None:
             if isinstance(refused, (UserUnknown, UserInactive)):
                 state.jam.logins.end_own([], [token])
             error = refused
+            tried += ((carrier, token, refused),)
             continue
         resolved = asked[-1]
+        resolved.tried = tried
         resolved.changes = (_cookies(state, request, state.session_cookie, handle, successor),)
         return resolved
     if error is None:
         return None
     refused_all = Resolved(ANONYMOUS, error)
+    refused_all.tried = tried
     refused_all.changes = (lambda response: _set_remember_cookie(state, response, ""),)
     return refused_all
 

@@ -6,6 +6,7 @@ request, so that the next caller would inherit the last one's identity.
 
 from __future__ import annotations
 
+import copy
 import logging
 import sys
 import weakref
@@ -56,7 +57,8 @@ STATE = "jam.flask"
 RESOLVED = "_jam_resolved"  # what the request turned out to be
 ANSWER = "_jam_answer"  # its response, once Jam has had the last word; or this, if the body is streamed
 OPENED = "_jam_opened"  # the sessions that were read for it, by handle
-ASSUMED = "_jam_assumed"  # somebody only wants to know what would be answered
+EXPLAIN = "_jam_explain"  # somebody only wants to know what would be answered
+ASSUMED = "_jam_assumed"  # and to whom, whatever the request carries
 VETTING = "_jam_vetting"  # the app's own functions are being asked about the caller
 SENT = object()  # the headers have left
 
@@ -100,18 +102,31 @@ class Resolved:
         credential: What proved the caller, or what did not count.
         location: Where it was, by the names of ``JWT_TOKEN_LOCATION``.
         user: The app's user, once somebody asked for it.
-        refusal: Why a guard turned the caller away.
         explanation: That in every detail (an ``Explanation``), if somebody wants to know.
         tried: The carriers that held something that did not count, what that was, and why.
         places: Where was looked.
+        carrier: What held the credential that counted.
         handle: That of the session that began in this request.
         marked: Whether the response will say that it depends on the caller.
         retry_after: If the store failed in this request, when to try again, in seconds.
     """
 
     __slots__ = (
-        "_payload", "challenges", "changes", "credential", "error", "explanation", "handle", "identity", "location",
-        "marked", "places", "refusal", "retry_after", "tried", "user",
+        "_payload",
+        "carrier",
+        "challenges",
+        "changes",
+        "credential",
+        "error",
+        "explanation",
+        "handle",
+        "identity",
+        "location",
+        "marked",
+        "places",
+        "retry_after",
+        "tried",
+        "user",
     )  # fmt: skip
 
     def __init__(
@@ -126,7 +141,7 @@ class Resolved:
         self.credential = credential
         self.location = location
         self.user: Any = None
-        self.refusal: JamError | None = None
+        self.carrier: Carrier | None = None
         self.explanation: Any = None
         self.tried: tuple[tuple[Carrier, str, JamError], ...] = ()
         self.places: Places | None = None
@@ -256,6 +271,13 @@ class JamState:
         self._vary_line = ", ".join(self._vary)
         self._header_keys = tuple(header_key(name) for name in headers)
         self._cookie_names = tuple(name for kind, name in wanted if issubclass(kind, CookieCarrier))
+
+    def rehearsing(self) -> JamState:
+        """The same state over a store that changes nothing."""
+        other = copy.copy(self)
+        other.jam = self.jam.rehearsing()
+        other._ready = False  # noqa: SLF001 - this class's own
+        return other
 
     def callback(self, name: str) -> Callable[..., Any] | None:
         """The app's own function for this, if it gave one to any of its extensions."""
@@ -648,16 +670,25 @@ class JamState:
             values = [value for found in read.values() for value in found]
             values += {header.name: value for header in places.headers if (value := header.read(environ))}.values()
             if sum(is_refresh_token(value) in places.kinds for value in values) > 1:
-                return Resolved(ANONYMOUS, InvalidRequest())
+                twice = Resolved(ANONYMOUS, InvalidRequest())
+                held: list[tuple[Carrier, str]] = [
+                    (body, value) for body in places.bodies for value in read[body.location, body.name]
+                ]
+                held += [(header, value) for header in places.headers if (value := header.read(environ))]
+                twice.tried = tuple((carrier, value, InvalidRequest()) for carrier, value in held)
+                return twice
             in_bodies = [(body, value) for body in places.bodies for value in read[body.location, body.name]]
         unproved = Resolved(ANONYMOUS)
         for header in places.headers:
             value = header.read(environ)
             if value is not None:
                 try:
-                    return self._proved(request, header, value)
+                    proved = self._proved(request, header, value)
                 except (CredentialError, UserInactive) as refused:
                     unproved.note(header, value, refused)
+                else:
+                    proved.tried = unproved.tried
+                    return proved
         if in_bodies or (places.cookies and "HTTP_COOKIE" in environ):
             return self._look_further(request, places, in_bodies, unproved)
         return unproved
@@ -676,21 +707,28 @@ class JamState:
                     unproved.tried += ((carrier, value, forged),)
                     continue
             try:
-                return self._proved(request, carrier, value)
+                proved = self._proved(request, carrier, value)
             except _NobodysSession:
-                continue
+                unproved.tried += ((carrier, value, _NobodysSession("Nobody has signed in with it yet.")),)
             except (CredentialError, UserInactive) as refused:
                 unproved.note(carrier, value, refused)
+            else:
+                proved.tried = unproved.tried
+                return proved
         if forged is not None:
             unproved.error = forged
             return unproved
         if places.remembers and self.restore is not None and self.remember_cookie in environ.get("HTTP_COOKIE", ""):
-            return self.restore(self, request) or unproved
+            restored = self.restore(self, request)
+            if restored is not None:
+                restored.tried = (*unproved.tried, *restored.tried)
+                return restored
         return unproved
 
     def _proved(self, request: Request, carrier: Carrier, value: str) -> Resolved:
         """Whom a credential proves, if the app agrees."""
         resolved = Resolved(carrier.verify(value), None, value, carrier.location)
+        resolved.carrier = carrier
         self.ask_app(request, resolved)
         return resolved
 
@@ -777,6 +815,9 @@ class JamState:
     def looks_for_credentials(self) -> bool:
         """Whether anybody can be identified in this app."""
         return bool(self._wanted)
+
+
+NOBODY = Resolved(ANONYMOUS)  #: before anybody has looked
 
 
 def _places(methods_and_carriers: Iterable[tuple[str, Carrier]]) -> Places:

@@ -156,9 +156,9 @@ def admit(state: JamState, resolved: Resolved, user: Any) -> None:
     resolved.identity = with_roles(state, resolved.identity, user)
 
 
-def assume(state: JamState, request: Request, subject: str) -> None:
+def assume(state: JamState, request: Request, subject: str, method: str = "session") -> None:
     """Take the caller of a request to be a subject, with the user and roles that the app knows for it."""
-    resolved = Resolved(Identity(subject, "session", authenticated_at=state.clock()))
+    resolved = Resolved(Identity(subject, method, b'{"fresh":true}', authenticated_at=state.clock()))
     loader = state.callback("user_loader")
     if loader is not None:
         try:
