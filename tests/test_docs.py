@@ -186,7 +186,9 @@ def shown(value):
     """A default as the table shows it."""
     if value is None or value == ():
         return "none"
-    return str(value).lower() if isinstance(value, bool) else f"{value:.12g}" if isinstance(value, float) else str(value)
+    return (
+        str(value).lower() if isinstance(value, bool) else f"{value:.12g}" if isinstance(value, float) else str(value)
+    )
 
 
 def test_the_table_of_options_is_the_options():
@@ -224,7 +226,9 @@ def public_errors():
 def test_the_table_of_events_is_the_events():
     all_of_jam()
     table = {row[0]: {name.strip(" `") for name in row[1].split(",")} for row in rows("events.md", "## The events")}
-    classes = {one.__name__: {*one.__struct_fields__} - {"at"} for one in subclasses(events.Event) if one.__name__[0] != "_"}
+    classes = {
+        one.__name__: {*one.__struct_fields__} - {"at"} for one in subclasses(events.Event) if one.__name__[0] != "_"
+    }
     assert table == classes
 
 

@@ -82,24 +82,34 @@ class JamClient(FlaskClient):
         if state.session_cookie is None:
             raise ConfigError("The app has no SessionExtension with a cookie.", hint="Use login_as(user, by='token').")
         handle = state.jam.sessions.create(subject, authenticated_at=signed_in_at, fresh=fresh, **given)
-        self.set_cookie(state.session_cookie, handle)
+        self.set_cookie(state.session_cookie, handle, domain=self._host())
 
     def _bring_token(
         self, state: JamState, subject: str, signed_in_at: float, fresh: bool, given: dict[str, Any]
     ) -> None:
-        if not state.looks_in_headers():
-            raise ConfigError("The app takes no token from a header.", hint="Use login_as(user).")
         claims = {"type": "access", "fresh": fresh}
         token = state.jam.access_tokens.issue(subject, authenticated_at=signed_in_at, claims=claims, **given)
-        scheme = state.tokens.header_type
-        self.environ_base[state.token_header_key()] = f"{scheme} {token}".strip()
+        if state.looks_in_headers():
+            scheme = state.tokens.header_type
+            self.environ_base[state.token_header_key()] = f"{scheme} {token}".strip()
+        elif state.looks_in_cookies():
+            self.set_cookie(state.access_cookie, token, domain=self._host(), path=state.tokens.access_cookie_path)
+        else:
+            raise ConfigError("The app takes no token from a header or a cookie.", hint="Use login_as(user).")
+
+    def _host(self) -> str:
+        """The host that this client calls."""
+        name: str | None = self.application.config.get("SERVER_NAME")
+        return (name or "localhost").partition(":")[0]
 
     def logout(self) -> None:
         """Be nobody from now on; on the server nothing is ended."""
         state = state_of(self.application)
         state.prepare()
-        if state.session_cookie is not None:
-            self.delete_cookie(state.session_cookie)
+        names = {state.session_cookie, state.remember_cookie, state.access_cookie, state.refresh_cookie}
+        for cookie in list((self._cookies or {}).values()):
+            if cookie.key in names:
+                self.delete_cookie(cookie.key, domain=cookie.domain, path=cookie.path)
         self.environ_base.pop(state.token_header_key(), None)
 
 

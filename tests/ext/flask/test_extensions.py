@@ -589,14 +589,14 @@ def test_an_app_without_jam_is_left_alone(app):
 
 def test_a_guard_on_an_app_without_extension_is_an_error_and_not_a_pass(app):
     app.get("/")(checkpoint(Authenticated())(lambda: "in"))
-    with pytest.raises(ConfigError, match="no extension"):
+    with pytest.raises(ConfigError, match="No extension"):
         app.test_client().get("/")
 
 
 def test_deny_by_default_on_an_app_without_extension_is_an_error_and_not_a_pass(app):
     deny_by_default(app)
     app.get("/")(lambda: "in")
-    with pytest.raises(ConfigError, match="no extension"):
+    with pytest.raises(ConfigError, match="No extension"):
         app.test_client().get("/")
 
 

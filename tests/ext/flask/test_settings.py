@@ -76,6 +76,8 @@ THEIR_DEFAULTS = {
     "JWT_REFRESH_CSRF_FIELD_NAME": "csrf_token",
 }
 
+WITHOUT_EFFECT = {"JWT_ERROR_MESSAGE_KEY", "JWT_CSRF_CHECK_FORM"}
+
 
 @pytest.fixture
 def make(new_app, clock):
@@ -151,19 +153,19 @@ def test_none_means_that_the_key_was_left_out(make, key):
     assert token_of(make(**{key: None}))
 
 
-@pytest.mark.parametrize("key", sorted(THEIR_DEFAULTS.keys() - {"JWT_ERROR_MESSAGE_KEY"}))
+@pytest.mark.parametrize("key", sorted(THEIR_DEFAULTS.keys() - WITHOUT_EFFECT))
 @pytest.mark.parametrize("nonsense", [object(), {"a": 1}, 1.5e308, [["x"]], 7j])
 def test_a_value_of_another_type_is_refused(make, key, nonsense):
     with pytest.raises(ConfigError):
         token_of(make(**{key: nonsense}))
 
 
-@pytest.mark.parametrize("key", sorted(THEIR_DEFAULTS.keys() - {"JWT_ERROR_MESSAGE_KEY"}))
+@pytest.mark.parametrize("key", sorted(THEIR_DEFAULTS.keys() - WITHOUT_EFFECT))
 def test_a_refusal_names_the_key_that_the_app_wrote(make, key):
     assert key in str(refused(make(**{key: {"a": 1}})))
 
 
-@pytest.mark.parametrize("key", sorted(THEIR_DEFAULTS.keys() - {"JWT_ERROR_MESSAGE_KEY", "JWT_COOKIE_CSRF_PROTECT"}))
+@pytest.mark.parametrize("key", sorted(THEIR_DEFAULTS.keys() - WITHOUT_EFFECT - {"JWT_COOKIE_CSRF_PROTECT"}))
 def test_a_refusal_never_quotes_a_secret(make, key):
     assert "s3cr3t" not in str(refused(make(**{key: {"s3cr3t": "s3cr3t"}})))
 

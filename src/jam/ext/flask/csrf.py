@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Collection
 
 from flask import Request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from jam.crypto.encoding import b64url_decode, b64url_encode
 from jam.crypto.keys import KeySet
@@ -64,7 +65,12 @@ def sent_csrf_tokens(request: Request, header_keys: Collection[str], fields: Col
     environ = request.environ
     found = [value for key in header_keys if (value := environ.get(key))]
     if not found and request.mimetype in _FORMS:
-        found = [value for name in dict.fromkeys(fields) for value in request.form.getlist(name)[:1]]
+        try:
+            if request.mimetype == "application/x-www-form-urlencoded":
+                request.get_data()  # so that the view can still read what the form is made of
+            found = [value for name in dict.fromkeys(fields) for value in request.form.getlist(name)[:1]]
+        except RequestEntityTooLarge:  # for the view to find out, if it reads the form
+            return []
     return found
 
 

@@ -10,7 +10,7 @@ from flask import Response, request
 from jam.ext.flask.carriers import cookie_values
 from jam.ext.flask.cookies import set_cookie
 from jam.ext.flask.csrf import new_csrf_token
-from jam.ext.flask.request import prepared_state, resolve
+from jam.ext.flask.request import VETTING, prepared_state, resolve
 from jam.identity import ANONYMOUS
 
 __all__ = ["csrf_token"]
@@ -44,5 +44,6 @@ def csrf_token() -> str:
                 set_cookie(state, response, state.csrf_cookie, made)
 
             resolved.changes += (change,)
-        request.__dict__[_BOUND_TO] = credential
+        if VETTING not in request.__dict__:  # what is changed while the app is asked about the caller is not kept
+            request.__dict__[_BOUND_TO] = credential
     return new_csrf_token(state.csrf_keys(), credential)

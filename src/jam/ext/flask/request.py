@@ -459,18 +459,21 @@ class JamState:
     def _check_cookies(self) -> None:
         """Refuse names that two cookies share, and prefixes whose promise a cookie does not keep."""
         tokens, login = self.tokens, self.login
-        names = [carrier.name for carrier in self._places.cookies]
+        carried = [carrier.name for carrier in self._places.cookies]
+        others = [self.csrf_cookie]
         in_use: list[tuple[str, str, str | None, bool | None]] = [
-            (name, "/", None, None) for name in names if name != self.access_cookie
+            (name, "/", None, None) for name in carried if name != self.access_cookie
         ]
         if self.looks_in_cookies():
             secure, domain = tokens.cookie_secure, tokens.cookie_domain
             in_use.append((self.access_cookie, tokens.access_cookie_path, domain, secure))
             in_use.append((self.refresh_cookie, tokens.refresh_cookie_path or "/", domain, secure))
-            names.append(self.refresh_cookie)
+            others.append(self.refresh_cookie)
+            if tokens.csrf_in_cookies:
+                others += [tokens.access_csrf_cookie_name, tokens.refresh_csrf_cookie_name]
         if self.session_cookie is not None:
             in_use.append((self.remember_cookie, login.path, login.domain, login.secure))
-            names.append(self.remember_cookie)
+            others.append(self.remember_cookie)
         for name, path, domain, secure in in_use:
             if not (self.https if secure is None else secure):
                 self.check_cookie_name(name)
@@ -480,8 +483,8 @@ class JamState:
                     "domain.",
                     hint="Give it a name without the prefix, or leave path and domain out.",
                 )
-        for name in (self.refresh_cookie, self.remember_cookie):
-            if names.count(name) > 1:
+        for name in others:
+            if [*carried, *others].count(name) > 1:
                 raise ConfigError(f"Two of Jam's cookies are named {name}.", hint="Give each a name of its own.")
 
     def check_cookie_name(self, name: str) -> None:
@@ -702,9 +705,10 @@ class JamState:
         in_cookies = ((cookie, value) for cookie in places.cookies for value in cookie.read(environ))
         for carrier, value in (*in_cookies, *in_bodies):
             if isinstance(carrier, CookieCarrier):
-                forged = forged or self.csrf_refusal(request, value)
-                if forged is not None:
-                    unproved.tried += ((carrier, value, forged),)
+                refusal = self.csrf_refusal(request, value)
+                if refusal is not None:
+                    forged = refusal
+                    unproved.tried += ((carrier, value, refusal),)
                     continue
             try:
                 proved = self._proved(request, carrier, value)

@@ -170,8 +170,14 @@ class JamSession(SessionMixin):
         return nobodys
 
     def _may_use(self, found: tuple[str, Session]) -> bool:
-        """Whether the app lets the session's owner in at all: not if the user is gone, or not active."""
+        """Whether the request may open it, and the app lets its owner in at all: a user who is there, and active."""
         state, request, (handle, session) = self._state, self._request, found
+        resolved = request.__dict__.get(RESOLVED)
+        begun_here = resolved is not None and resolved.handle == handle
+        if session.subject and not begun_here:  # a value that belongs to another cookie opens no login
+            self._refusal = state.csrf_refusal(request, handle)
+            if self._refusal is not None:
+                return False
         if not session.subject or not self._in_its_request() or VETTING in request.__dict__:
             return True
         resolved = state.resolve(request)
