@@ -21,7 +21,7 @@ from jam.config import RefreshTokenSettings, RememberMeSettings
 from jam.credentials.access_tokens import checked_names, checked_number, encoded_payload
 from jam.crypto.encoding import json_decode_object
 from jam.crypto.handles import ID, new_id
-from jam.crypto.jws import MAX_TOKEN_LENGTH, Signer, Verifier
+from jam.crypto.jws import MAX_TOKEN_LENGTH, Signer, Verifier, read_header
 from jam.crypto.keys import KeySet
 from jam.errors import (
     ConcurrentUpdate,
@@ -36,7 +36,7 @@ from jam.events import Event, Events, FamilyEnded, FamilyStarted, RefreshReused,
 from jam.identity import Identity
 from jam.stores.base import Record, Store, check_page, check_subject, touch_is_due
 
-__all__ = ["Family", "RefreshTokens"]
+__all__ = ["Family", "RefreshTokens", "is_refresh_token"]
 
 REGISTERED_CLAIMS = frozenset(
     {"iss", "aud", "sub", "iat", "nbf", "exp", "jti", "client_id", "auth_time", "amr", "type"}
@@ -416,6 +416,15 @@ class RefreshTokens:
         if self._events:
             about: Any = {"at": self._clock(), "kind": self.kind, "subject": record.subject, "family_id": record.id}
             self._events.emit(event(**about))
+
+
+def is_refresh_token(token: str) -> bool:
+    """Whether a token says of itself that it is a refresh token; nobody has verified that."""
+    try:
+        typ = read_header(token).get("typ")
+    except TokenInvalid:
+        return False
+    return isinstance(typ, str) and typ.lower().removeprefix("application/") == "refresh+jwt"
 
 
 def _made(record: Record) -> dict[int, float]:

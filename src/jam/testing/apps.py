@@ -79,21 +79,23 @@ class JamClient(FlaskClient):
     def _bring_session(
         self, state: JamState, subject: str, signed_in_at: float, fresh: bool, given: dict[str, Any]
     ) -> None:
-        if state.session_cookie is None:
+        if state.lookup.session_cookie is None:
             raise ConfigError("The app has no SessionExtension with a cookie.", hint="Use login_as(user, by='token').")
         handle = state.jam.sessions.create(subject, authenticated_at=signed_in_at, fresh=fresh, **given)
-        self.set_cookie(state.session_cookie, handle, domain=self._host())
+        self.set_cookie(state.lookup.session_cookie, handle, domain=self._host())
 
     def _bring_token(
         self, state: JamState, subject: str, signed_in_at: float, fresh: bool, given: dict[str, Any]
     ) -> None:
         claims = {"type": "access", "fresh": fresh}
         token = state.jam.access_tokens.issue(subject, authenticated_at=signed_in_at, claims=claims, **given)
-        if state.looks_in_headers():
-            scheme = state.tokens.header_type
-            self.environ_base[state.token_header_key()] = f"{scheme} {token}".strip()
-        elif state.looks_in_cookies():
-            self.set_cookie(state.access_cookie, token, domain=self._host(), path=state.tokens.access_cookie_path)
+        if state.lookup.looks_in_headers():
+            scheme = state.lookup.tokens.header_type
+            self.environ_base[state.lookup.token_header_key()] = f"{scheme} {token}".strip()
+        elif state.lookup.looks_in_cookies():
+            self.set_cookie(
+                state.lookup.access_cookie, token, domain=self._host(), path=state.lookup.tokens.access_cookie_path
+            )
         else:
             raise ConfigError("The app takes no token from a header or a cookie.", hint="Use login_as(user).")
 
@@ -106,11 +108,16 @@ class JamClient(FlaskClient):
         """Be nobody from now on; on the server nothing is ended."""
         state = state_of(self.application)
         state.prepare()
-        names = {state.session_cookie, state.remember_cookie, state.access_cookie, state.refresh_cookie}
+        names = {
+            state.lookup.session_cookie,
+            state.lookup.remember_cookie,
+            state.lookup.access_cookie,
+            state.lookup.refresh_cookie,
+        }
         for cookie in list((self._cookies or {}).values()):
             if cookie.key in names:
                 self.delete_cookie(cookie.key, domain=cookie.domain, path=cookie.path)
-        self.environ_base.pop(state.token_header_key(), None)
+        self.environ_base.pop(state.lookup.token_header_key(), None)
 
 
 class CapturedEvents(list[Event]):

@@ -13,7 +13,43 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-__all__ = ["call"]
+from jam.errors import ConfigError, JamError
+
+__all__ = ["Callbacks", "call"]
+
+
+class Callbacks:
+    """The app's own functions, by the names of the decorators that register them.
+
+    Args:
+        method: What the credentials of the extension prove that they were given to.
+
+    Attributes:
+        vets: Whether one of them has a say in who is calling.
+        answer: The app's own answer to a refusal, or ``None`` for Jam's.
+    """
+
+    _VETTING = frozenset((
+        "user_loader", "user_lookup_loader", "token_in_blocklist_loader", "token_verification_loader",
+    ))  # fmt: skip
+
+    def __init__(self, method: str = "") -> None:
+        self.methods = frozenset((method, "refresh_token") if method == "jwt" else (method,))
+        self.answer: Callable[[JamError], Any] | None = None
+        self._functions: dict[str, Callable[..., Any]] = {}
+        self.get = self._functions.get
+        self.vets = False
+
+    def register(self, name: str, function: Callable[..., Any]) -> None:
+        """Keep a function under a name; the last one counts.
+
+        Raises:
+            ConfigError: If it is none.
+        """
+        if not callable(function):
+            raise ConfigError(f"{name} takes a function.", hint=f"Write @extension.{name} above it, without ().")
+        self._functions[name] = function
+        self.vets = self.vets or name in self._VETTING
 
 
 def call(function: Callable[..., Any], *args: Any) -> Any:

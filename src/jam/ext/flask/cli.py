@@ -18,7 +18,8 @@ from jam.crypto.weak_keys import weakness_of
 from jam.errors import JamError, StoreUnavailable
 from jam.ext.flask.explain import Explanation, explain
 from jam.ext.flask.guards import demands_on, enter, guards_of, is_guarded, is_public, is_static
-from jam.ext.flask.request import ASSUMED, EXPLAIN, RESOLVED, STATE, JamState, Resolved, state_of
+from jam.ext.flask.request import STATE, JamState, state_of
+from jam.ext.flask.resolved import ASSUMED, EXPLAIN, RESOLVED, Resolved
 from jam.ext.flask.settings import AppSettings
 from jam.ext.flask.users import assume
 

@@ -61,7 +61,7 @@ def set_cookie(
             hint="Put less into the token: additional claims, roles.",
         )
     if not secure:
-        state.check_cookie_name(name)
+        state.lookup.check_cookie_name(name)
     if secure and not request.is_secure and name not in _reported:
         _reported.add(name)
         logger.error(

@@ -10,7 +10,8 @@ from flask import Response, request
 from jam.ext.flask.carriers import cookie_values
 from jam.ext.flask.cookies import set_cookie
 from jam.ext.flask.csrf import new_csrf_token
-from jam.ext.flask.request import VETTING, prepared_state, resolve
+from jam.ext.flask.request import prepared_state, resolve
+from jam.ext.flask.resolved import VETTING
 from jam.identity import ANONYMOUS
 
 __all__ = ["csrf_token"]
@@ -34,14 +35,16 @@ def csrf_token() -> str:
     in_cookie = resolved.location == "cookies" and resolved.identity is not ANONYMOUS
     credential = resolved.handle or (resolved.credential if in_cookie else None) or request.__dict__.get(_BOUND_TO)
     if credential is None:
-        known = (value for value in cookie_values(request.environ, state.csrf_cookie) if _COOKIE.fullmatch(value))
+        known = (
+            value for value in cookie_values(request.environ, state.lookup.csrf_cookie) if _COOKIE.fullmatch(value)
+        )
         credential = next(known, None)
         if credential is None:
             state.refuse_if_answered(request)
             credential = made = secrets.token_urlsafe(32)
 
             def change(response: Response) -> None:
-                set_cookie(state, response, state.csrf_cookie, made)
+                set_cookie(state, response, state.lookup.csrf_cookie, made)
 
             resolved.changes += (change,)
         if VETTING not in request.__dict__:  # what is changed while the app is asked about the caller is not kept

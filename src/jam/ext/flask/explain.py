@@ -18,7 +18,8 @@ from jam.crypto.handles import split_handle
 from jam.crypto.jws import read_header
 from jam.errors import JamError, TokenInvalid
 from jam.ext.flask.carriers import Carrier, HeaderCarrier, cookie_values, header_key
-from jam.ext.flask.request import JamState, Places, Resolved, Wanted
+from jam.ext.flask.request import JamState
+from jam.ext.flask.resolved import Places, Resolved, Wanted
 
 __all__ = ["Explanation", "Look", "explain", "request_id"]
 
@@ -168,7 +169,7 @@ def explain(  # noqa: PLR0917 - all that an answer comes of
             setting, advice = _SETTINGS["api_key_invalid"]
     identity = resolved.identity
     caller = "anonymous" if identity.subject is None else f"{identity.subject!r} by {identity.method}"
-    places = state.all_places() if wanted is None else state.places(wanted)
+    places = state.lookup.places if wanted is None else state.lookup.narrowed(wanted)
     return Explanation(
         request_id=request_id(request), method=request.method, path=request.path, caller=caller,
         looked=tuple(_looks(state, request, resolved, places)), checkpoints=tuple(steps),
@@ -197,8 +198,8 @@ def _looks(state: JamState, request: Request, resolved: Resolved, places: Places
         else:
             looks.append(Look(place, _other_scheme(carrier, request)))
     if places.remembers:
-        place = f"cookie {state.remember_cookie}"
-        for value in cookie_values(environ, state.remember_cookie):
+        place = f"cookie {state.lookup.remember_cookie}"
+        for value in cookie_values(environ, state.lookup.remember_cookie):
             why = [f"{error.code}: {error.hint or error.message}" for _, one, error in resolved.tried if one == value]
             outcome = why[0] if why else ""
             looks.append(Look(place, describe(value), outcome or ("counted" if resolved.handle else "")))

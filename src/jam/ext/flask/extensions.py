@@ -16,10 +16,12 @@ from jam.errors import (
     ConfigError,
     JamError,
 )
+from jam.ext.flask.callbacks import Callbacks
 from jam.ext.flask.carriers import CookieCarrier, HeaderCarrier
 from jam.ext.flask.cli import jam_cli
 from jam.ext.flask.negotiation import handle_jam_error
-from jam.ext.flask.request import STATE, Callbacks, JamState, globals_class
+from jam.ext.flask.payload import globals_class
+from jam.ext.flask.request import STATE, JamState
 from jam.ext.flask.response import have_the_last_word
 from jam.ext.flask.users import current_user, vet
 from jam.jam import Jam

@@ -43,7 +43,8 @@ from jam.ext.flask.negotiation import (
     to_raise,
     with_reason,
 )
-from jam.ext.flask.request import EXPLAIN, NOBODY, RESOLVED, JamState, Resolved, Wanted, current_context, state_of
+from jam.ext.flask.request import JamState, state_of
+from jam.ext.flask.resolved import EXPLAIN, NOBODY, RESOLVED, Resolved, Wanted, current_context
 
 __all__ = ["Guard", "checkpoint", "deny_by_default", "guards_of", "login_required", "protect", "public"]
 

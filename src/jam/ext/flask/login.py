@@ -18,6 +18,7 @@ from flask.sessions import NullSession
 
 from jam.checkpoints import Checkpoint
 from jam.credentials.logins import Login
+from jam.credentials.refresh_tokens import is_refresh_token
 from jam.errors import (
     AuthenticationRequired,
     ConfigError,
@@ -34,15 +35,8 @@ from jam.ext.flask.carriers import Carrier, CookieCarrier, cookie_values
 from jam.ext.flask.cookies import drop_cookie, set_cookie
 from jam.ext.flask.guards import Guard
 from jam.ext.flask.negotiation import to_raise
-from jam.ext.flask.request import (
-    ANSWER,
-    JamState,
-    Resolved,
-    device_of,
-    is_refresh_token,
-    prepared_state,
-    resolve,
-)
+from jam.ext.flask.request import JamState, device_of, prepared_state, resolve
+from jam.ext.flask.resolved import ANSWER, Resolved
 from jam.ext.flask.session import JamSession, cookie_age, is_permanent
 from jam.ext.flask.token_cookies import unset_access_cookies, unset_refresh_cookies
 from jam.ext.flask.tokens import TokenRequired
@@ -109,14 +103,14 @@ def login_user(
         return False
     state, cookie_name = changeable()
     known = user if callable(getattr(user, "get_id", None)) else None
-    begin(
+    start_login(
         state, cookie_name, subject_of(state, user), roles=roles_of(state, user) or (), generation=generation,
         fresh=fresh, remember=remember, duration=duration, user=known,
     )  # fmt: skip
     return True
 
 
-def begin(
+def start_login(
     state: JamState,
     cookie_name: str,
     subject: str,
@@ -177,12 +171,12 @@ def logout_user() -> bool:
     """
     state, cookie_name = changeable()
     with state.answering_503():
-        handles, tokens = state.everything_brought(request)
+        handles, tokens = state.lookup.everything_brought(request)
         state.jam.logins.end_own(handles, [])
         for token in tokens:
             _revoke(state, token)
-    finish(state, cookie_name)
-    if state.looks_in_cookies():
+    finish_login(state, cookie_name)
+    if state.lookup.looks_in_cookies():
         state.change(request, _drop_tokens)
     _clear_flask_session()
     return True
@@ -204,7 +198,7 @@ def _drop_tokens(response: Response) -> None:
     unset_refresh_cookies(response)
 
 
-def finish(state: JamState, cookie_name: str) -> None:
+def finish_login(state: JamState, cookie_name: str) -> None:
     """End the caller's login; see ``SessionExtension.sign_out``."""
     with state.answering_503():
         state.jam.logins.end_own(list(state.presented(request, cookie_name)), _remember_tokens(state, request))
@@ -234,12 +228,12 @@ def changeable() -> tuple[JamState, str]:
         ConfigError: If there is no such cookie, or the response's headers have left already.
     """
     state = prepared_state()
-    if state.session_cookie is None:
+    if state.lookup.session_cookie is None:
         raise ConfigError(
             "No SessionExtension of this app has a cookie.", hint="Set up SessionExtension(jam, app) to sign people in."
         )
     refuse_forged(state)
-    return state, state.session_cookie
+    return state, state.lookup.session_cookie
 
 
 def refuse_forged(state: JamState) -> None:
@@ -274,16 +268,16 @@ def _cookies(
 
 
 def _set_remember_cookie(state: JamState, response: Response, token: str) -> None:
-    options = state.login
+    options = state.lookup.login
     age = 0 if not token else max(0, int(state.jam.remember_me.claims(token)["exp"] - state.clock()))
     set_cookie(
-        state, response, state.remember_cookie, token, max_age=age, path=options.path, domain=options.domain,
+        state, response, state.lookup.remember_cookie, token, max_age=age, path=options.path, domain=options.domain,
         samesite=options.samesite, secure=True if options.secure else None,
     )  # fmt: skip
 
 
 def _remember_tokens(state: JamState, request: Request) -> list[str]:
-    return list(cookie_values(request.environ, state.remember_cookie))
+    return list(cookie_values(request.environ, state.lookup.remember_cookie))
 
 
 # -- remembered browsers ------------------------------------------------------------------------------------
@@ -297,12 +291,12 @@ def restore(state: JamState, request: Request) -> Resolved | None:
     Raises:
         StoreUnavailable: If nobody can tell.
     """
-    if ANSWER in request.__dict__ or state.session_cookie is None:  # too late to hand over the successor
+    if ANSWER in request.__dict__ or state.lookup.session_cookie is None:  # too late to hand over the successor
         return None
     error: JamError | None = None
     asked: list[Resolved] = []
     tried: tuple[tuple[Carrier, str, JamError], ...] = ()
-    carrier = CookieCarrier(state.remember_cookie, state.jam.remember_me.verify)
+    carrier = CookieCarrier(state.lookup.remember_cookie, state.jam.remember_me.verify)
 
     def agree(handle: str, identity: Identity) -> None:
         resolved = Resolved(identity, None, handle, "cookies")
@@ -326,7 +320,7 @@ def restore(state: JamState, request: Request) -> Resolved | None:
             continue
         resolved = asked[-1]
         resolved.tried = tried
-        resolved.changes = (_cookies(state, request, state.session_cookie, handle, successor),)
+        resolved.changes = (_cookies(state, request, state.lookup.session_cookie, handle, successor),)
         return resolved
     if error is None:
         return None
@@ -515,7 +509,7 @@ def next_url(fallback: str = "/", next_field: str = "next") -> str:
         next_field: The parameter's name, in the query string or in the form.
     """
     wanted = request.values.get(next_field) or ""
-    if prepared_state().login.session_for_next:
+    if prepared_state().lookup.login.session_for_next:
         wanted = session.pop("next", "") or wanted
     return wanted if isinstance(wanted, str) and is_on_this_site(wanted) else fallback
 
@@ -550,7 +544,7 @@ def answer_unauthorized(extension: Any, error: JamError) -> Any:
     if message and _flask_session_works():
         flash(message if extension.localize_callback is None else call(extension.localize_callback, message), category)
     here = _here(request)
-    if prepared_state().login.session_for_next:
+    if prepared_state().lookup.login.session_for_next:
         session["next"] = here
         return redirect(login_url(view))
     return redirect(login_url(view, here))

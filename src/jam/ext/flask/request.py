@@ -10,195 +10,53 @@ import copy
 import logging
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from flask import Flask, Request, Response, current_app
-from flask.ctx import RequestContext
 from flask.globals import request_ctx
 from werkzeug.local import LocalProxy
 
 from jam.config import walk
+from jam.credentials.refresh_tokens import is_refresh_token
 from jam.credentials.sessions import Session
-from jam.crypto.jws import read_header
 from jam.crypto.keys import KeySet
 from jam.errors import (
     ConfigError,
     CredentialError,
     CSRFFailed,
     InvalidRequest,
-    JamError,
     SessionInvalid,
     StoreUnavailable,
-    TokenInvalid,
     UserInactive,
 )
-from jam.ext.flask.carriers import (
-    Carrier,
-    CookieCarrier,
-    HeaderCarrier,
-    JSONCarrier,
-    QueryCarrier,
-    cookie_values,
-    header_key,
-)
+from jam.ext.flask.callbacks import Callbacks
+from jam.ext.flask.carriers import Carrier, CookieCarrier, cookie_values
 from jam.ext.flask.csrf import csrf_refusal, csrf_token_matches, sent_csrf_tokens
+from jam.ext.flask.lookup import Lookup
 from jam.ext.flask.negotiation import quoted, to_raise
-from jam.ext.flask.settings import AppSettings, LoginOptions, TokenOptions, login_options, token_options
+from jam.ext.flask.resolved import (
+    ANSWER,
+    ASSUMED,
+    OPENED,
+    RESOLVED,
+    VETTING,
+    Places,
+    Resolved,
+    Wanted,
+    current_context,
+)
+from jam.ext.flask.settings import AppSettings, login_options, token_options
 from jam.identity import ANONYMOUS, Identity
 from jam.jam import Jam
 
-__all__ = ["Callbacks", "JamState", "Resolved", "Wanted", "current_identity", "resolve", "state_of"]
+__all__ = ["JamState", "current_identity", "device_of", "prepared_state", "resolve", "state_of"]
 
 logger = logging.getLogger("jam.flask")
 
 STATE = "jam.flask"
-RESOLVED = "_jam_resolved"  # what the request turned out to be
-ANSWER = "_jam_answer"  # its response, once Jam has had the last word; or this, if the body is streamed
-OPENED = "_jam_opened"  # the sessions that were read for it, by handle
-EXPLAIN = "_jam_explain"  # somebody only wants to know what would be answered
-ASSUMED = "_jam_assumed"  # and to whom, whatever the request carries
-VETTING = "_jam_vetting"  # the app's own functions are being asked about the caller
-SENT = object()  # the headers have left
-
-# werkzeug's own API; what it gives is read many times in a request, and each time through the proxy has its price
-current_context: Callable[[], RequestContext] = request_ctx._get_current_object  # type: ignore[attr-defined]  # noqa: SLF001
-
 _STAYS = frozenset((ASSUMED, VETTING))
-_PRIVATE = ("Cache-Control", "private")
-
-
-class Wanted(NamedTuple):
-    """Which credentials a guard takes, if not all that the app looks for.
-
-    Attributes:
-        methods: Those of the identities they prove.
-        locations: Where they may be, by the names of ``JWT_TOKEN_LOCATION``; ``None``: where the app looks for them.
-    """
-
-    methods: frozenset[str]
-    locations: frozenset[str] | None = None
-
-
-class Places(NamedTuple):
-    """Where to look, in this order."""
-
-    headers: tuple[HeaderCarrier, ...]
-    cookies: tuple[CookieCarrier, ...]
-    bodies: tuple[QueryCarrier | JSONCarrier, ...]
-    remembers: bool = False  # whether a session's cookie is among them, that another may stand in for
-    kinds: frozenset[bool] = frozenset((False,))  # whether tokens there are refresh tokens: no, yes, or both
-
-
-class Resolved:
-    """What a request turned out to be.
-
-    Attributes:
-        identity: The caller.
-        error: Why a credential that was presented did not count; ``None`` if none was, or one did.
-        challenges: Those of the guard that refused, for a 401 that somebody else's handler writes.
-        changes: What else is to be done to the response.
-        credential: What proved the caller, or what did not count.
-        location: Where it was, by the names of ``JWT_TOKEN_LOCATION``.
-        user: The app's user, once somebody asked for it.
-        explanation: That in every detail (an ``Explanation``), if somebody wants to know.
-        tried: The carriers that held something that did not count, what that was, and why.
-        places: Where was looked.
-        carrier: What held the credential that counted.
-        handle: That of the session that began in this request.
-        marked: Whether the response will say that it depends on the caller.
-        retry_after: If the store failed in this request, when to try again, in seconds.
-    """
-
-    __slots__ = (
-        "_payload",
-        "carrier",
-        "challenges",
-        "changes",
-        "credential",
-        "error",
-        "explanation",
-        "handle",
-        "identity",
-        "location",
-        "marked",
-        "places",
-        "retry_after",
-        "tried",
-        "user",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        identity: Identity,
-        error: JamError | None = None,
-        credential: str | None = None,
-        location: str | None = None,
-    ) -> None:
-        self.identity = identity
-        self.error = error
-        self.credential = credential
-        self.location = location
-        self.user: Any = None
-        self.carrier: Carrier | None = None
-        self.explanation: Any = None
-        self.tried: tuple[tuple[Carrier, str, JamError], ...] = ()
-        self.places: Places | None = None
-        self.challenges: tuple[str, ...] = ()
-        self.changes: tuple[Callable[[Response], object], ...] = ()
-        self.marked = False
-        self.retry_after: int | None = None
-        self.handle: str | None = None
-        self._payload: dict[str, Any] | None = None
-
-    def note(self, carrier: Carrier, value: str, error: JamError) -> None:
-        """A carrier held what did not count."""
-        kept = _more_telling(self.error, error)
-        if kept is error:
-            self.error, self.credential = error, value
-        self.tried += ((carrier, value, error),)
-
-    @property
-    def payload(self) -> dict[str, Any] | None:
-        """A dict of the request's own with the credential's payload; ``None`` for the anonymous."""
-        if self._payload is None and self.identity is not ANONYMOUS:
-            self._payload = self.identity.payload
-        return self._payload
-
-
-class Callbacks:
-    """The app's own functions, by the names of the decorators that register them.
-
-    Args:
-        method: What the credentials of the extension prove that they were given to.
-
-    Attributes:
-        vets: Whether one of them has a say in who is calling.
-        answer: The app's own answer to a refusal, or ``None`` for Jam's.
-    """
-
-    _VETTING = frozenset((
-        "user_loader", "user_lookup_loader", "token_in_blocklist_loader", "token_verification_loader",
-    ))  # fmt: skip
-
-    def __init__(self, method: str = "") -> None:
-        self.methods = frozenset((method, "refresh_token") if method == "jwt" else (method,))
-        self.answer: Callable[[JamError], Any] | None = None
-        self._functions: dict[str, Callable[..., Any]] = {}
-        self.get = self._functions.get
-        self.vets = False
-
-    def register(self, name: str, function: Callable[..., Any]) -> None:
-        """Keep a function under a name; the last one counts.
-
-        Raises:
-            ConfigError: If it is none.
-        """
-        if not callable(function):
-            raise ConfigError(f"{name} takes a function.", hint=f"Write @extension.{name} above it, without ().")
-        self._functions[name] = function
-        self.vets = self.vets or name in self._VETTING
 
 
 class _NobodysSession(SessionInvalid):
@@ -221,34 +79,17 @@ class JamState:
         self.clock = jam.clock
         self._app = weakref.ref(app)
         self.callbacks: list[Callbacks] = []
-        self._wanted: list[tuple[type[Carrier], str, str]] = []
-        self._places = Places((), (), ())
+        self.lookup = Lookup()
         self.vet: Callable[[JamState, Resolved], None] | None = None
-        self._token_locations: frozenset[str] = frozenset()
-        self._narrowed: dict[Wanted, Places] = {}
-        self._all: list[tuple[str, Carrier]] = []
         self._ready = False
         self.https = True
-        self.tokens = TokenOptions()
-        self.csrf_cookie = ""
         self._csrf_keys: KeySet | None = None
-        self._csrf_headers: tuple[str, ...] = ()
-        self._csrf_fields: tuple[str, ...] = ()
-        self.login = LoginOptions()
-        self.session_cookie: str | None = None
-        self.remember_cookie = ""
         self.keeps_flask_session = False
         self.sign_out: Callable[[], object] | None = None
         self.restore: Callable[[JamState, Request], Resolved | None] | None = None
-        self.access_cookie = ""
-        self.refresh_cookie = ""
         self.trusted_origins: frozenset[str] = frozenset()
         self.challenges: tuple[str, ...] = ()
         self.realm = ""
-        self._vary: tuple[str, ...] = ("Authorization", "Cookie")
-        self._vary_line = ", ".join(self._vary)
-        self._header_keys: tuple[str, ...] = ()
-        self._cookie_names: tuple[str, ...] = ()
         reference = self._app
 
         def source() -> AppSettings | None:
@@ -259,23 +100,14 @@ class JamState:
 
     def carry(self, kind: type[Carrier], name: str, method: str) -> None:
         """Look for a credential of this method in the header or cookie of that name."""
-        if (kind, name, method) not in self._wanted:
-            self._wanted.append((kind, name, method))
+        if self.lookup.register(kind, name, method):
             self._ready = False
-            self._note_names([(kind, name) for kind, name, _ in self._wanted])
-
-    def _note_names(self, wanted: list[tuple[type[Carrier], str]]) -> None:
-        """Remember which headers and cookies a response depends on."""
-        headers = [name for kind, name in wanted if issubclass(kind, HeaderCarrier)]
-        self._vary = tuple(dict.fromkeys(("Authorization", *headers, "Cookie")))
-        self._vary_line = ", ".join(self._vary)
-        self._header_keys = tuple(header_key(name) for name in headers)
-        self._cookie_names = tuple(name for kind, name in wanted if issubclass(kind, CookieCarrier))
 
     def rehearsing(self) -> JamState:
         """The same state over a store that changes nothing."""
         other = copy.copy(self)
         other.jam = self.jam.rehearsing()
+        other.lookup = copy.copy(self.lookup)
         other._ready = False  # noqa: SLF001 - this class's own
         return other
 
@@ -300,86 +132,19 @@ class JamState:
         https = settings.https if settings.https is not None else answers.get(("https",))
         self.https = https if https is not None else not (settings.debug or source.allows_weak_secrets())
         self.trusted_origins = frozenset(settings.csrf.trusted_origins)
-        self.tokens = token_options(app.config, https=self.https)
-        self.login = login_options(app.config, https=self.https)
-        methods = {method for _, _, method in self._wanted}
+        tokens, login = token_options(app.config, https=self.https), login_options(app.config, https=self.https)
+        methods = self.lookup.methods()
         if "session" in methods or ("jwt" in methods and not settings.access_tokens.stateless):
             self.jam.store.check()  # what is missing should show at the first request, not at the first sign-in
-        self._place()
-        self._check_cookies()
+        self.lookup.settle(tokens, login, self._verifier, https=self.https)
         realm = self.realm = quoted(settings.name)
-        schemes = dict.fromkeys(carrier.scheme or "Bearer" for carrier in self._places.headers)
+        schemes = dict.fromkeys(carrier.scheme or "Bearer" for carrier in self.lookup.places.headers)
         challenges = [f"{scheme} realm={realm}" for scheme in schemes]
-        challenges += [f"Cookie realm={realm}, cookie-name={quoted(carrier.name)}" for carrier in self._places.cookies]
+        challenges += [
+            f"Cookie realm={realm}, cookie-name={quoted(carrier.name)}" for carrier in self.lookup.places.cookies
+        ]
         self.challenges = tuple(challenges) or (f"Bearer realm={realm}",)
         self._ready = True
-
-    def _place(self) -> None:
-        """Work out where to look: where the extensions were told to, unless the app's configuration says otherwise."""
-        options = self.tokens
-        named = {HeaderCarrier: options.header_name, CookieCarrier: options.access_cookie_name}
-        at_root = options.access_cookie_path == "/" and options.cookie_domain is None
-        usual: dict[type[Carrier], str] = {
-            HeaderCarrier: options.header_name or "Authorization",
-            CookieCarrier: options.access_cookie_name or self._prefixed("access_token_cookie", whole=at_root),
-            QueryCarrier: options.query_string_name,
-            JSONCarrier: options.json_key,
-        }
-        entries = {
-            (kind, (method == "jwt" and named.get(kind)) or name, method): None
-            for kind, name, method in self._wanted
-            if method != "jwt" or options.locations is None or kind.location in options.locations
-        }
-        if any(method == "jwt" for _, _, method in self._wanted):
-            present = {kind for kind, _, method in entries if method == "jwt"}
-            for kind, name in usual.items():
-                if kind not in present and kind.location in (options.locations or ()):
-                    entries[kind, name, "jwt"] = None
-        self._token_locations = frozenset(kind.location for kind, _, method in entries if method == "jwt")
-        cookies = [name for kind, name, method in entries if method == "jwt" and kind is CookieCarrier]
-        self.access_cookie = cookies[0] if cookies else usual[CookieCarrier]
-        self.refresh_cookie = options.refresh_cookie_name or self._prefixed("refresh_token_cookie", whole=False)
-        whole = self.login.path == "/" and self.login.domain is None
-        self.remember_cookie = self.login.name or self._prefixed("remember_token", whole=whole)
-        self._note_names([(kind, name) for kind, name, _ in entries])
-        self.csrf_cookie = self._prefixed("jam_csrf", whole=True)
-        self._csrf_headers = tuple(
-            header_key(name)
-            for name in (
-                "X-CSRF-Token",
-                "X-CSRFToken",
-                options.access_csrf_header_name,
-                options.refresh_csrf_header_name,
-            )
-        )
-        self._csrf_fields = ("csrf_token", options.access_csrf_field_name, options.refresh_csrf_field_name)
-        if self.session_cookie is not None:
-            self._cookie_names += (self.remember_cookie,)
-
-        made = [(method, self._carrier(kind, name, method)) for kind, name, method in entries]
-        self._places = _places(made)
-        headers = [name for kind, name, method in entries if method == "jwt" and kind is HeaderCarrier]
-        refresh: list[tuple[type[Carrier], str]] = [
-            *((HeaderCarrier, name) for name in headers or [usual[HeaderCarrier]]),
-            (CookieCarrier, self.refresh_cookie),
-            (QueryCarrier, options.query_string_name),
-            (JSONCarrier, options.refresh_json_key),
-        ]
-        self._all = [
-            *made,
-            *(("jwt", self._carrier(kind, name, "jwt"))
-              for kind, name in usual.items() if kind.location not in self._token_locations),
-            *(("refresh_token", self._carrier(kind, name, "refresh_token")) for kind, name in refresh),
-        ]  # fmt: skip
-        self._narrowed = {}
-
-    def _carrier(self, kind: type[Carrier], name: str, method: str) -> Carrier:
-        verify = self._verifier(method)
-        if kind is HeaderCarrier and method != "session":
-            return HeaderCarrier(name, verify, self.tokens.header_type)
-        if kind is QueryCarrier:
-            return QueryCarrier(name, verify, self.tokens.query_string_value_prefix)
-        return kind(name, verify)
 
     def _verifier(self, method: str) -> Callable[[str], Identity]:
         if method == "refresh_token":  # not every app has them
@@ -405,96 +170,6 @@ class JamState:
         found: tuple[Identity | None, Session] | None = known[handle]
         return found
 
-    def _prefixed(self, name: str, *, whole: bool) -> str:
-        """One of Jam's own cookie names, with the prefix whose promise it keeps (RFC 6265bis 4.1.3).
-
-        Args:
-            name: The name.
-            whole: Whether the cookie is for the whole host, and for no other.
-        """
-        if not self.https:
-            return name
-        return f"__Host-{name}" if whole else f"__Secure-{name}"
-
-    def looks_in_headers(self) -> bool:
-        """Whether access tokens are looked for in a header."""
-        return "headers" in self._token_locations
-
-    def token_header_key(self) -> str:
-        """The header that access tokens are looked for in, by its name in a WSGI environment."""
-        names = [c.name for method, c in self._all if method == "jwt" and isinstance(c, HeaderCarrier)]
-        return header_key(names[0])
-
-    def looks_in_cookies(self) -> bool:
-        """Whether access tokens are looked for in a cookie."""
-        return "cookies" in self._token_locations
-
-    def all_places(self) -> Places:
-        """Where to look, if no guard says otherwise."""
-        return self._places
-
-    def places(self, wanted: Wanted) -> Places:
-        """Where to look for what a guard takes.
-
-        Raises:
-            ConfigError: If it takes tokens and no extension looks for them.
-        """
-        known = self._narrowed.get(wanted)
-        if known is None:
-            if "session" not in wanted.methods and not self._token_locations:
-                raise ConfigError(
-                    "A guard demands a token, and the app looks for none.", hint="Set up JWTExtension(jam, app)."
-                )
-            locations = self._token_locations if wanted.locations is None else wanted.locations
-            known = _places(
-                (method, carrier) for method, carrier in self._all
-                if method in wanted.methods
-                and (carrier.location in locations or (method == "session" and wanted.locations is None))
-            )  # fmt: skip
-            if known == self._places:
-                known = self._places
-            self._narrowed[wanted] = known
-        return known
-
-    def _check_cookies(self) -> None:
-        """Refuse names that two cookies share, and prefixes whose promise a cookie does not keep."""
-        tokens, login = self.tokens, self.login
-        carried = [carrier.name for carrier in self._places.cookies]
-        others = [self.csrf_cookie]
-        in_use: list[tuple[str, str, str | None, bool | None]] = [
-            (name, "/", None, None) for name in carried if name != self.access_cookie
-        ]
-        if self.looks_in_cookies():
-            secure, domain = tokens.cookie_secure, tokens.cookie_domain
-            in_use.append((self.access_cookie, tokens.access_cookie_path, domain, secure))
-            in_use.append((self.refresh_cookie, tokens.refresh_cookie_path or "/", domain, secure))
-            others.append(self.refresh_cookie)
-            if tokens.csrf_in_cookies:
-                others += [tokens.access_csrf_cookie_name, tokens.refresh_csrf_cookie_name]
-        if self.session_cookie is not None:
-            in_use.append((self.remember_cookie, login.path, login.domain, login.secure))
-            others.append(self.remember_cookie)
-        for name, path, domain, secure in in_use:
-            if not (self.https if secure is None else secure):
-                self.check_cookie_name(name)
-            if name.lower().startswith("__host-") and (path != "/" or domain is not None):
-                raise ConfigError(
-                    f"Browsers take the cookie {name} only for the whole of one host: with the path / and without a "
-                    "domain.",
-                    hint="Give it a name without the prefix, or leave path and domain out.",
-                )
-        for name in others:
-            if [*carried, *others].count(name) > 1:
-                raise ConfigError(f"Two of Jam's cookies are named {name}.", hint="Give each a name of its own.")
-
-    def check_cookie_name(self, name: str) -> None:
-        """Refuse a prefix whose promise the app cannot keep (RFC 6265bis 4.1.3, compared as browsers do)."""
-        if name.lower().startswith(("__host-", "__secure-")) and not self.https:
-            raise ConfigError(
-                f"Browsers take the cookie {name} only by https, and JAM_HTTPS says this app is not reached by it.",
-                hint="Set JAM_HTTPS, or choose a name without the prefix.",
-            )
-
     def resolve(self, request: Request, wanted: Wanted | None = None) -> Resolved:
         """Who is calling; looked up once in a request.
 
@@ -516,7 +191,7 @@ class JamState:
             try:
                 if not self._ready:
                     self.prepare()
-                places = self._places if wanted is None else self.places(wanted)
+                places = self.lookup.places if wanted is None else self.lookup.narrowed(wanted)
                 if resolved is not None and (
                     resolved.places is places
                     or resolved.retry_after is not None
@@ -609,25 +284,12 @@ class JamState:
         resolved.changes += (change,)
         self.mark_response(request, resolved)
 
-    def everything_brought(self, request: Request) -> tuple[list[str], list[str]]:
-        """The handles and the tokens that a request carries in headers and cookies, whatever they are worth."""
-        handles: list[str] = []
-        tokens: list[str] = []
-        for method, carrier in self._all:
-            found: Iterable[str | None] = ()
-            if isinstance(carrier, HeaderCarrier):
-                found = (carrier.read(request.environ),)
-            elif isinstance(carrier, CookieCarrier):
-                found = carrier.read(request.environ)
-            (handles if method == "session" else tokens).extend(value for value in found if value)
-        return handles, list(dict.fromkeys(tokens))
-
     def presented(self, request: Request, carrier_name: str) -> Iterator[str]:
         """Every handle that this request brought in a cookie of that name, or was given already."""
         resolved: Resolved | None = request.__dict__.get(RESOLVED)
         if resolved is not None and resolved.handle is not None:
             yield resolved.handle
-        for cookie in self._places.cookies:
+        for cookie in self.lookup.places.cookies:
             if cookie.name == carrier_name:
                 yield from cookie.read(request.environ)
 
@@ -649,7 +311,7 @@ class JamState:
                 raise to_raise(current_app, error) from error
         refusal = csrf_refusal(request, self.trusted_origins)
         if refusal is not None and "HTTP_SEC_FETCH_SITE" not in request.environ:  # whose word would be final
-            values = sent_csrf_tokens(request, self._csrf_headers, self._csrf_fields)
+            values = sent_csrf_tokens(request, self.lookup.csrf_headers, self.lookup.csrf_fields)
             if values and self._belongs_to_a_cookie(request, values, credential):
                 return None
         return refusal
@@ -658,7 +320,7 @@ class JamState:
         """Whether one of the values was made for this credential, or for what one of the cookies holds."""
         credentials = [credential]
         if credential is None:
-            names = dict.fromkeys((*self._cookie_names, self.access_cookie, self.refresh_cookie, self.csrf_cookie))
+            names = self.lookup.cookie_names()
             credentials = [found for name in names for found in cookie_values(request.environ, name)]
         keys = self.csrf_keys()
         return any(csrf_token_matches(keys, held or "", value) for held in credentials for value in values)
@@ -722,7 +384,11 @@ class JamState:
         if forged is not None:
             unproved.error = forged
             return unproved
-        if places.remembers and self.restore is not None and self.remember_cookie in environ.get("HTTP_COOKIE", ""):
+        if (
+            places.remembers
+            and self.restore is not None
+            and self.lookup.remember_cookie in environ.get("HTTP_COOKIE", "")
+        ):
             restored = self.restore(self, request)
             if restored is not None:
                 restored.tried = (*unproved.tried, *restored.tried)
@@ -751,11 +417,11 @@ class JamState:
             try:
                 self.vet(self, resolved)
             except (CredentialError, UserInactive):
-                _restore(request, before)
+                _put_back(request, before)
                 raise
             finally:
                 del request.__dict__[VETTING]
-            _restore(request, before)
+            _put_back(request, before)
 
     # -- the response ---------------------------------------------------------------------------------------
 
@@ -780,7 +446,7 @@ class JamState:
 
     def write(self, response: Response, resolved: Resolved) -> None:
         """Write into a response what it owes to who asked for its caller."""
-        self.write_dependence(response, private=True)
+        self.lookup.write_dependence(response, private=True)
         headers = response.headers
         if response.status_code == 401 and "WWW-Authenticate" not in headers:  # noqa: PLR2004
             for challenge in resolved.challenges or self.challenges:
@@ -788,74 +454,12 @@ class JamState:
         if response.status_code == 503 and resolved.retry_after is not None:  # noqa: PLR2004
             headers.setdefault("Retry-After", str(resolved.retry_after))
 
-    def write_dependence(self, response: Response, *, private: bool) -> None:
-        """Write into a response that it depends on the caller.
 
-        Args:
-            response: The response.
-            private: Whether it is for nobody else, where it does not say itself who may keep it.
-        """
-        headers = response.headers
-        present = {name.lower() for name, _ in headers}
-        added: list[tuple[str, str]] = []
-        if "vary" in present:
-            named = {name.strip().lower() for value in headers.getlist("Vary") for name in value.split(",")}
-            if missing := [name for name in self._vary if name.lower() not in named]:
-                added.append(("Vary", ", ".join(missing)))
-        else:
-            added.append(("Vary", self._vary_line))
-        if private and "cache-control" not in present:
-            added.append(_PRIVATE)
-        headers._list += added  # noqa: SLF001 - what is known to be well formed need not be checked each time
-
-    def carries_credentials(self, request: Request) -> bool:
-        """Whether the request has something where the app looks; what it is worth is not asked."""
-        environ = request.environ
-        if any(key in environ for key in self._header_keys):
-            return True
-        cookies = environ.get("HTTP_COOKIE")
-        return cookies is not None and any(name in cookies for name in self._cookie_names)
-
-    def looks_for_credentials(self) -> bool:
-        """Whether anybody can be identified in this app."""
-        return bool(self._wanted)
-
-
-NOBODY = Resolved(ANONYMOUS)  #: before anybody has looked
-
-
-def _places(methods_and_carriers: Iterable[tuple[str, Carrier]]) -> Places:
-    pairs = tuple(methods_and_carriers)
-    found = [carrier for _, carrier in pairs]
-    return Places(
-        tuple(carrier for carrier in found if isinstance(carrier, HeaderCarrier)),
-        tuple(carrier for carrier in found if isinstance(carrier, CookieCarrier)),
-        tuple(carrier for carrier in found if isinstance(carrier, (QueryCarrier, JSONCarrier))),
-        any(method == "session" and isinstance(carrier, CookieCarrier) for method, carrier in pairs),
-        frozenset(method == "refresh_token" for method, _ in pairs),
-    )
-
-
-def is_refresh_token(token: str) -> bool:
-    """Whether a token says of itself that it is a refresh token; nobody has verified that."""
-    try:
-        typ = read_header(token).get("typ")
-    except TokenInvalid:
-        return False
-    return isinstance(typ, str) and typ.lower().removeprefix("application/") == "refresh+jwt"
-
-
-def _restore(request: Request, before: Resolved | None) -> None:
+def _put_back(request: Request, before: Resolved | None) -> None:
     if before is None:
         request.__dict__.pop(RESOLVED, None)
     else:
         request.__dict__[RESOLVED] = before
-
-
-def _more_telling(known: JamError | None, new: JamError) -> JamError:
-    """Which error to keep: "expired" says more than "invalid", which one kind of token says of another too."""
-    new.__traceback__ = new.__context__ = None  # kept on the request, its frames would be garbage in a circle
-    return new if known is None or type(known) is TokenInvalid else known
 
 
 def state_of(app: Flask) -> JamState:
@@ -906,52 +510,3 @@ def resolve() -> Resolved:
 
 current_identity: Identity = LocalProxy(lambda: resolve().identity)  # type: ignore[assignment]
 """The caller of the current request; ``ANONYMOUS`` for nobody."""
-
-
-class _Payload:
-    """``g.payload``. A non-data descriptor, so that an app may put something else there."""
-
-    def __get__(self, instance: object, owner: type) -> Any:
-        if instance is None:
-            return self
-        return _payload()
-
-
-def _payload() -> Mapping[str, Any] | None:
-    if not request_ctx:
-        return None
-    try:
-        return resolve().payload
-    except AttributeError as error:
-        # An AttributeError would make g look as if nobody were calling.
-        raise RuntimeError(f"The caller could not be identified: {error}") from error
-
-
-def globals_class(base: type[Any]) -> type[Any]:
-    """``base`` (what ``flask.g`` is of) with a ``payload`` in it.
-
-    It is absent for the anonymous in ``in`` and ``get``, so that ``"payload" in g`` is safe as a check.
-    """
-    if getattr(base, "payload", None).__class__ is _Payload:
-        return base
-
-    class JamGlobals(base):  # type: ignore[misc]
-        payload = _Payload()
-
-        def get(self, name: str, default: Any = None) -> Any:
-            if name == "payload" and name not in self.__dict__:
-                payload = _payload()
-                return default if payload is None else payload
-            return super().get(name, default)
-
-        def __contains__(self, item: str) -> bool:
-            if item == "payload" and item not in self.__dict__:
-                return _payload() is not None
-            return bool(super().__contains__(item))
-
-        def setdefault(self, name: str, default: Any = None) -> Any:
-            if name == "payload" and name not in self.__dict__ and (payload := _payload()) is not None:
-                return payload
-            return super().setdefault(name, default)
-
-    return JamGlobals

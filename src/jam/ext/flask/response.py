@@ -13,7 +13,8 @@ from flask import Flask, Request, Response
 
 from jam.errors import StoreUnavailable
 from jam.ext.flask.negotiation import HTTPError
-from jam.ext.flask.request import ANSWER, RESOLVED, SENT, JamState, Resolved, current_context
+from jam.ext.flask.request import JamState
+from jam.ext.flask.resolved import ANSWER, RESOLVED, SENT, Resolved, current_context
 
 __all__ = ["have_the_last_word"]
 
@@ -73,6 +74,6 @@ def _write(state: JamState, request: Request, response: Response) -> object:
 
 def _decide_beforehand(state: JamState, request: Request, response: Response) -> None:
     """Nobody has asked yet, and the body might."""
-    if not state.looks_for_credentials() or (response.direct_passthrough and not isgenerator(response.response)):
+    if not state.lookup or (response.direct_passthrough and not isgenerator(response.response)):
         return  # nobody to be found; or a file, which asks for nobody
-    state.write_dependence(response, private=state.carries_credentials(request))
+    state.lookup.write_dependence(response, private=state.lookup.carries_credentials(request))

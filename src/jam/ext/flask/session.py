@@ -32,7 +32,8 @@ from jam.errors import (
 from jam.events import SessionConflict
 from jam.ext.flask.cookies import drop_cookie, set_cookie
 from jam.ext.flask.negotiation import error_response
-from jam.ext.flask.request import RESOLVED, VETTING, JamState, Resolved, current_context, state_of
+from jam.ext.flask.request import JamState, state_of
+from jam.ext.flask.resolved import RESOLVED, VETTING, Resolved, current_context
 from jam.stores.base import unreadable
 
 __all__ = ["JamSession", "JamSessionInterface"]
@@ -153,7 +154,7 @@ class JamSession(SessionMixin):
     def _find(self) -> tuple[str, Session] | None:
         """The session that is to be opened, and its handle: a login rather than what was kept before it."""
         found = self._look()
-        remembered = self._state.remember_cookie in self._request.environ.get("HTTP_COOKIE", "")
+        remembered = self._state.lookup.remember_cookie in self._request.environ.get("HTTP_COOKIE", "")
         if remembered and (found is None or not found[1].subject) and self._in_its_request():
             self._state.resolve(self._request)  # the browser may get its login back by that
             found = self._look()
@@ -161,7 +162,7 @@ class JamSession(SessionMixin):
 
     def _look(self) -> tuple[str, Session] | None:
         nobodys: tuple[str, Session] | None = None
-        for handle in self._state.presented(self._request, self._state.session_cookie or ""):
+        for handle in self._state.presented(self._request, self._state.lookup.session_cookie or ""):
             opened = self._state.open_session(self._request, handle)
             if opened is not None and opened[1].subject:
                 return handle, opened[1]
@@ -290,7 +291,7 @@ class JamSession(SessionMixin):
 
     def _change_cookie(self, response: Response, handle: str | None) -> None:
         """Set the cookie, or drop it; after what else happens to it in this request."""
-        state, name = self._state, self._state.session_cookie or ""
+        state, name = self._state, self._state.lookup.session_cookie or ""
         age = None if handle is None else self.cookie_age
 
         def change(response: Response) -> None:
@@ -382,7 +383,7 @@ class JamSessionInterface(SessionInterface):
                 raise
             logger.exception("flask.session could not be saved")
             _answer_instead(response, SessionNotSaved())
-        state.write_dependence(response, private=True)
+        state.lookup.write_dependence(response, private=True)
 
 
 def _answer_instead(response: Response, error: JamError) -> None:

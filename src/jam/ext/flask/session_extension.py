@@ -10,7 +10,7 @@ from flask import Blueprint, Flask
 
 from jam.errors import ConfigError
 from jam.ext.flask.extensions import CredentialExtension, F
-from jam.ext.flask.login import answer_unauthorized, begin, finish, refuse_forged, restore
+from jam.ext.flask.login import answer_unauthorized, finish_login, refuse_forged, restore, start_login
 from jam.ext.flask.request import JamState, prepared_state, state_of
 from jam.ext.flask.session import JamSessionInterface
 from jam.ext.flask.users import AnonymousUserMixin
@@ -78,11 +78,11 @@ class SessionExtension(CredentialExtension):
         super().init_app(app)
         if self.cookie_name:
             state = state_of(app)
-            state.session_cookie = state.session_cookie or self.cookie_name
+            state.lookup.session_cookie = state.lookup.session_cookie or self.cookie_name
             state.restore = restore
         if self.flask_session:
             state.keeps_flask_session = True
-            state.session_cookie = self.cookie_name
+            state.lookup.session_cookie = self.cookie_name
             state.sign_out = self.sign_out
             app.session_interface = JamSessionInterface()
 
@@ -124,7 +124,7 @@ class SessionExtension(CredentialExtension):
             StoreUnavailable: If the session could not be kept.
         """
         state, name = self._cookie()
-        return begin(
+        return start_login(
             state, name, subject, data=data, roles=roles, scopes=scopes, amr=amr, generation=generation, fresh=True
         )
 
@@ -138,7 +138,7 @@ class SessionExtension(CredentialExtension):
             StoreUnavailable: If the session could not be ended; it is still good.
         """
         state, name = self._cookie()
-        finish(state, name)
+        finish_login(state, name)
 
     def _cookie(self) -> tuple[JamState, str]:
         """The app's state and the cookie's name, if the cookie may be touched in this request."""

@@ -10,10 +10,11 @@ from typing import Any
 
 from flask import Flask, Response, current_app, request
 
+from jam.credentials.refresh_tokens import is_refresh_token
 from jam.errors import ConfigError, InvalidValue
 from jam.ext.flask.cookies import drop_cookie, set_cookie
 from jam.ext.flask.guards import guards_of
-from jam.ext.flask.request import JamState, is_refresh_token, prepared_state
+from jam.ext.flask.request import JamState, prepared_state
 from jam.ext.flask.tokens import TokenRequired, claims_of, get_csrf_token
 
 __all__ = [
@@ -71,12 +72,12 @@ def unset_refresh_cookies(response: Response, domain: str | None = None) -> None
 
 def _set(response: Response, which: str, token: str, max_age: int | None, domain: str | None) -> None:
     state = prepared_state()
-    if not state.looks_in_cookies():
+    if not state.lookup.looks_in_cookies():
         raise ConfigError(
             "A token is put into a cookie, and the app does not look for tokens there.",
             hint="Set JWT_TOKEN_LOCATION = ['headers', 'cookies'], or give JWTExtension a cookie_name.",
         )
-    options = state.tokens
+    options = state.lookup.tokens
     claims = claims_of(state, token)
     if is_refresh_token(token) != (which == "refresh"):
         raise InvalidValue(f"The {which} token's cookie is for {which} tokens alone.")
@@ -93,28 +94,28 @@ def _set(response: Response, which: str, token: str, max_age: int | None, domain
 def _unset(response: Response, which: str, domain: str | None) -> None:
     state = prepared_state()
     pairs = [_name_and_path(state, which)]
-    if state.tokens.csrf_in_cookies:
+    if state.lookup.tokens.csrf_in_cookies:
         pairs.append(_csrf_name_and_path(state, which))
     for name, path in pairs:
         drop_cookie(state, response, name, path=path, **_place(state, domain))
 
 
 def _place(state: JamState, domain: str | None) -> dict[str, Any]:
-    options = state.tokens
+    options = state.lookup.tokens
     secure = True if options.cookie_secure else None
     return {"domain": domain or options.cookie_domain, "samesite": options.cookie_samesite, "secure": secure}
 
 
 def _name_and_path(state: JamState, which: str) -> tuple[str, str]:
-    options = state.tokens
+    options = state.lookup.tokens
     if which == "access":
-        return state.access_cookie, options.access_cookie_path
+        return state.lookup.access_cookie, options.access_cookie_path
     app: Flask = current_app
-    return state.refresh_cookie, options.refresh_cookie_path or request.script_root + refresh_path(app)
+    return state.lookup.refresh_cookie, options.refresh_cookie_path or request.script_root + refresh_path(app)
 
 
 def _csrf_name_and_path(state: JamState, which: str) -> tuple[str, str]:
-    options = state.tokens
+    options = state.lookup.tokens
     if which == "access":
         return options.access_csrf_cookie_name, options.access_csrf_cookie_path
     return options.refresh_csrf_cookie_name, options.refresh_csrf_cookie_path

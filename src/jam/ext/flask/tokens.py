@@ -10,6 +10,7 @@ from flask import Request, Response, request
 from flask.globals import request_ctx
 
 from jam.checkpoints import Checkpoint
+from jam.credentials.refresh_tokens import is_refresh_token
 from jam.crypto.jws import read_header
 from jam.errors import (
     AuthenticationRequired,
@@ -24,7 +25,8 @@ from jam.errors import (
 from jam.ext.flask.callbacks import call
 from jam.ext.flask.csrf import csrf_token_matches, new_csrf_token
 from jam.ext.flask.guards import Guard, enter
-from jam.ext.flask.request import ANSWER, JamState, Wanted, device_of, is_refresh_token, prepared_state, resolve
+from jam.ext.flask.request import JamState, device_of, prepared_state, resolve
+from jam.ext.flask.resolved import ANSWER, Wanted
 from jam.ext.flask.settings import LOCATIONS, seconds
 from jam.ext.flask.users import TOKEN_METHODS, roles_of, subject_of
 from jam.identity import Identity
@@ -93,7 +95,7 @@ def create_access_token(
     with state.answering_503():
         return state.jam.access_tokens.issue(
             subject, scopes=scopes.split(), roles=roles, lifetime=_lifetime(expires_delta),
-            authenticated_at=signed_in_at, amr=amr, not_before=now if state.tokens.encode_nbf else None,
+            authenticated_at=signed_in_at, amr=amr, not_before=now if state.lookup.tokens.encode_nbf else None,
             claims=claims, headers=headers,
         )  # fmt: skip
 

@@ -17,7 +17,8 @@ from werkzeug.local import LocalProxy
 from jam.crypto.jws import read_header
 from jam.errors import ClaimsRefused, ConfigError, InvalidValue, TokenRevoked, UserInactive, UserUnknown
 from jam.ext.flask.callbacks import call
-from jam.ext.flask.request import RESOLVED, JamState, Resolved, current_context, resolve, state_of
+from jam.ext.flask.request import JamState, resolve, state_of
+from jam.ext.flask.resolved import RESOLVED, Resolved, current_context
 from jam.identity import ANONYMOUS, Identity
 
 __all__ = ["AnonymousUserMixin", "UserMixin", "current_user", "get_current_user", "subject_of", "vet"]
