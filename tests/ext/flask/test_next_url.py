@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from jam.ext.flask import SessionExtension, login_required, login_url, next_url
-from jam.ext.flask.login import is_on_this_site
+from jam.ext.flask.next_url import is_on_this_site
 from tests.ext.flask.callers import PAGE, SAME_ORIGIN
 
 HERE = ("https", "shop.example")

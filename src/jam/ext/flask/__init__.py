@@ -26,11 +26,10 @@ from jam.ext.flask.login import (
     list_logins,
     login_fresh,
     login_remembered,
-    login_url,
     login_user,
     logout_user,
-    next_url,
 )
+from jam.ext.flask.next_url import login_url, next_url
 from jam.ext.flask.request import current_identity
 from jam.ext.flask.session_extension import SessionExtension
 from jam.ext.flask.token_cookies import (

@@ -7,14 +7,11 @@ has ended. Every sign-in makes a new handle and ends what the browser had before
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar, overload
-from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
-from flask import Request, Response, current_app, flash, redirect, request, session, url_for
-from flask.sessions import NullSession
+from flask import Request, Response, current_app, request, session
 
 from jam.checkpoints import Checkpoint
 from jam.credentials.logins import Login
@@ -30,14 +27,13 @@ from jam.errors import (
     UserInactive,
     UserUnknown,
 )
-from jam.ext.flask.callbacks import call
 from jam.ext.flask.carriers import Carrier, CookieCarrier, cookie_values
 from jam.ext.flask.cookies import drop_cookie, set_cookie
 from jam.ext.flask.guards import Guard
 from jam.ext.flask.negotiation import to_raise
 from jam.ext.flask.request import JamState, device_of, prepared_state, resolve
 from jam.ext.flask.resolved import ANSWER, Resolved
-from jam.ext.flask.session import JamSession, cookie_age, is_permanent
+from jam.ext.flask.session import JamSession, cookie_age, flask_session_works, is_permanent
 from jam.ext.flask.token_cookies import unset_access_cookies, unset_refresh_cookies
 from jam.ext.flask.tokens import TokenRequired
 from jam.ext.flask.users import roles_of, says, subject_of
@@ -52,18 +48,13 @@ __all__ = [
     "list_logins",
     "login_fresh",
     "login_remembered",
-    "login_url",
     "login_user",
     "logout_user",
-    "next_url",
 ]
 
 logger = logging.getLogger("jam.flask")
 
 V = TypeVar("V", bound=Callable[..., Any])
-_IN_A_PATH = "/:@!$&'()*+,;=~"  # RFC 3986 3.3
-_IN_A_QUERY = _IN_A_PATH + "?%"
-_LEAVES_NOTHING_OUT = re.compile(r"/(?![/\\])[^\\\x00-\x20\x7f]*")
 
 
 # -- signing in ---------------------------------------------------------------------------------------------
@@ -211,13 +202,8 @@ def _clear_flask_session() -> None:
     kept = session._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001 - werkzeug's own API
     if isinstance(kept, JamSession):
         kept.forget()
-    elif _flask_session_works():
+    elif flask_session_works():
         session.clear()
-
-
-def _flask_session_works() -> bool:
-    """Not without a secret key."""
-    return not isinstance(session, NullSession)
 
 
 def changeable() -> tuple[JamState, str]:
@@ -478,106 +464,3 @@ def _caller(resolved: Resolved) -> str:
         forged = resolved.error if isinstance(resolved.error, CSRFFailed) else None
         raise to_raise(current_app, forged or AuthenticationRequired())
     return resolved.identity.subject
-
-
-# -- where to sign in, and back -----------------------------------------------------------------------------
-
-
-def login_url(login_view: str, next_url: str | None = None, next_field: str = "next") -> str:
-    """The URL of a login view that knows where to come back to.
-
-    Args:
-        login_view: An endpoint, or a URL.
-        next_url: Where to come back to; only its path and query are kept.
-        next_field: The parameter's name.
-    """
-    base = login_view if login_view.startswith(("https://", "http://", "/")) else url_for(login_view)
-    if next_url is None:
-        return base
-    parts = urlsplit(base)
-    target = urlsplit(next_url)
-    back = urlunsplit(("", "", target.path, target.query, ""))
-    query = "&".join(filter(None, (parts.query, urlencode({next_field: back}, quote_via=quote, safe=""))))
-    return urlunsplit(parts._replace(query=query))
-
-
-def next_url(fallback: str = "/", next_field: str = "next") -> str:
-    """Where to go after signing in: what the request asks for, if that is on this site.
-
-    Args:
-        fallback: Where to go otherwise.
-        next_field: The parameter's name, in the query string or in the form.
-    """
-    wanted = request.values.get(next_field) or ""
-    if prepared_state().lookup.login.session_for_next:
-        wanted = session.pop("next", "") or wanted
-    return wanted if isinstance(wanted, str) and is_on_this_site(wanted) else fallback
-
-
-def is_on_this_site(target: str) -> bool:
-    """Whether a browser that is sent to ``target`` stays on this site: a path, and nothing that it would mistake."""
-    return _LEAVES_NOTHING_OUT.fullmatch(target) is not None
-
-
-def answer_unauthorized(extension: Any, error: JamError) -> Any:
-    """The app's own answer to a caller who is nobody, or not fresh; ``None`` for Jam's.
-
-    A browser that is looking for a page is sent to where it can sign in, with a way back; everybody else gets the 401.
-    """
-    stale = isinstance(error, FreshnessRequired)
-    if not stale and not isinstance(error, (AuthenticationRequired, CredentialError)):
-        return None
-    handler = extension.callbacks.get("needs_refresh_handler" if stale else "unauthorized_handler")
-    if handler is not None:
-        return call(handler)
-    view = extension.refresh_view if stale else _login_view(extension)
-    if view is None or not wants_a_page(request):
-        return None
-    if (
-        urlsplit(login_url(view)).path == request.script_root + request.path
-    ):  # it is shut itself: no way round in circles
-        return None
-    if stale:
-        message, category = extension.needs_refresh_message, extension.needs_refresh_message_category
-    else:
-        message, category = extension.login_message, extension.login_message_category
-    if message and _flask_session_works():
-        flash(message if extension.localize_callback is None else call(extension.localize_callback, message), category)
-    here = _here(request)
-    if prepared_state().lookup.login.session_for_next:
-        session["next"] = here
-        return redirect(login_url(view))
-    return redirect(login_url(view, here))
-
-
-def _here(request: Request) -> str:
-    """The path and query of a request, as they stand in a URL."""
-    path = quote(request.script_root + request.path, safe=_IN_A_PATH)
-    query = quote(request.query_string, safe=_IN_A_QUERY)
-    return f"{path}?{query}" if query else path
-
-
-def _login_view(extension: Any) -> str | None:
-    for name in request.blueprints:
-        for known in (name, name.rpartition(".")[2]):  # nested ones are registered under a longer name
-            if known in extension.blueprint_login_views:
-                found: str | None = extension.blueprint_login_views[known]
-                return found
-    view: str | None = extension.login_view
-    return view
-
-
-def wants_a_page(request: Request) -> bool:
-    """Whether a person is looking at what is answered: not a script, a ``fetch``, or a client of an API."""
-    environ = request.environ
-    mode = environ.get("HTTP_SEC_FETCH_MODE")
-    if mode is not None:
-        return bool(mode == "navigate")
-    if environ.get("HTTP_X_REQUESTED_WITH", "").lower() == "xmlhttprequest" or "HTTP_AUTHORIZATION" in environ:
-        return False
-    if request.mimetype == "application/json":
-        return False
-    if "HTTP_ACCEPT" not in environ:
-        return True
-    accepted = request.accept_mimetypes
-    return bool(accepted["text/html"] > accepted["application/json"])

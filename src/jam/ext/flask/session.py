@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from flask import Flask, Request, Response, current_app
+from flask import Flask, Request, Response, current_app, session
 from flask.globals import request_ctx
 from flask.json.tag import TaggedJSONSerializer
-from flask.sessions import SessionInterface, SessionMixin
+from flask.sessions import NullSession, SessionInterface, SessionMixin
 
 from jam.credentials.sessions import Session
 from jam.errors import (
@@ -236,10 +236,10 @@ class JamSession(SessionMixin):
             ended: What this one was when it ended: a request that changed it meanwhile is merged.
         """
         old_id = (self._handle or "").partition(".")[0]
-        for session in ended:
-            if session.id == old_id and session.values != self._texts:
+        for one in ended:
+            if one.id == old_id and one.values != self._texts:
                 texts = self._state.jam.sessions.change_values(
-                    handle, partial(_instead, self._merged(session.values, texts))
+                    handle, partial(_instead, self._merged(one.values, texts))
                 )
                 self._tell_of_conflicts()
                 self._values = {key: _SERIALIZER.loads(text) for key, text in texts.items()}
@@ -329,6 +329,11 @@ class JamSession(SessionMixin):
             else:
                 merged[key] = new
         return merged
+
+
+def flask_session_works() -> bool:
+    """Whether there is a ``flask.session``: not Flask's own, without a secret key."""
+    return not isinstance(session, NullSession)
 
 
 def cookie_age(state: JamState, *, permanent: bool) -> int | None:

@@ -10,7 +10,8 @@ from flask import Blueprint, Flask
 
 from jam.errors import ConfigError
 from jam.ext.flask.extensions import CredentialExtension, F
-from jam.ext.flask.login import answer_unauthorized, finish_login, refuse_forged, restore, start_login
+from jam.ext.flask.login import finish_login, refuse_forged, restore, start_login
+from jam.ext.flask.login_view import answer_unauthorized
 from jam.ext.flask.request import JamState, prepared_state, state_of
 from jam.ext.flask.session import JamSessionInterface
 from jam.ext.flask.users import AnonymousUserMixin
