@@ -18,6 +18,7 @@ __all__ = [
     "ConcurrentUpdate",
     "ConfigError",
     "CredentialError",
+    "CredentialsMixed",
     "FreshnessRequired",
     "GenerationOutdated",
     "InvalidKey",
@@ -239,6 +240,13 @@ class MethodRequired(AccessDenied):
 
     code = "method_required"
     message = "This kind of credential is not accepted here."
+
+
+class CredentialsMixed(AccessDenied):
+    """The guards before a view were passed by credentials of different people, and nobody may pass as both."""
+
+    code = "credentials_mixed"
+    message = "The request carries the credentials of different people."
 
 
 class CSRFFailed(AccessDenied):

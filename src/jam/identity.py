@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ class Identity(msgspec.Struct, frozen=True, eq=False):
         generation: The generation the credential was made in; see ``Store.advance``.
         fresh: Whether the person proved who they are for this credential; a session that a remembered browser got is
             not fresh. A token says so itself, in its claim.
+        generations: The subject's generations of each kind when the credential was looked up, where it is a record.
     """
 
     subject: str | None
@@ -43,6 +45,7 @@ class Identity(msgspec.Struct, frozen=True, eq=False):
     client_id: str | None = None
     generation: int = 0
     fresh: bool = True
+    generations: Mapping[str, int] = {}
 
     @property
     def payload(self) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from jam.errors import (
 )
 from jam.events import Event, Events, FamilyEnded, FamilyStarted, RefreshReused, RefreshRotated, SubjectRevoked
 from jam.identity import Identity
-from jam.stores.base import Record, Store, check_page, check_subject, touch_is_due
+from jam.stores.base import MAX_LIST, Found, Record, Store, check_page, check_subject, touch_is_due
 
 __all__ = ["Family", "RefreshTokens", "is_refresh_token"]
 
@@ -72,6 +72,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
         authenticated_at: When the person proved who they are, if that was said.
         amr: How (RFC 8176).
         details: What else its maker wanted to show: a device's name, say.
+        login_id: What it has in common with other tokens of the same sign-in, their claim ``sid``; if anything.
     """
 
     id: str
@@ -82,6 +83,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     authenticated_at: float | None
     amr: tuple[str, ...]
     details: Mapping[str, Any]
+    login_id: str | None = None
 
 
 class RefreshTokens:
@@ -244,11 +246,12 @@ class RefreshTokens:
         now = self._clock()
         if payload.exp <= now:
             raise TokenExpired
-        record = self._standing(family_id, number, payload.sub, now)
-        data = record.data
+        found = self._standing(family_id, number, payload.sub, now)
+        record, data = found.record, found.record.data
         identity = Identity(
             record.subject, self.kind, text, amr=tuple(data.get("amr", ())), authenticated_at=data.get("auth_time"),
-            expires_at=record.ends_at, credential_id=record.id, generation=record.generation,
+            expires_at=record.ends_at, credential_id=record.id, generation=record.generation, fresh=False,
+            generations=found.generations,
         )  # fmt: skip
         return identity, number, max(_made(record))
 
@@ -280,7 +283,7 @@ class RefreshTokens:
             raise TokenInvalid
         return claims, text, name[1], int(name[2])
 
-    def _standing(self, family_id: str, number: int, subject: str, now: float) -> Record:
+    def _standing(self, family_id: str, number: int, subject: str, now: float) -> Found:
         """The family, if its token of that number is still good for something."""
         found = self._store.get(self.kind, family_id, now)
         if found is None or found.record.subject != subject:
@@ -303,7 +306,7 @@ class RefreshTokens:
             raise RefreshTokenReused
         if touch_is_due(record, now, self._touch_after):
             self._store.get(self.kind, family_id, now, self._touch_after)
-        return record
+        return found
 
     def _overlaps(self, made: Mapping[int, float], number: int, now: float) -> bool:
         superseded_at = made.get(number + 1)
@@ -326,7 +329,7 @@ class RefreshTokens:
             now = self._clock()
             if payload.exp <= now:
                 raise TokenExpired
-            record = self._standing(family_id, number, payload.sub, now)
+            record = self._standing(family_id, number, payload.sub, now).record
             made = _made(record)
             if number < max(made):
                 return self._token(record, number + 1)
@@ -368,6 +371,20 @@ class RefreshTokens:
             return False
         return self._end(family_id, subject)
 
+    def revoke_login(self, subject: str, login_id: str) -> bool:
+        """End the families of a subject that began in one sign-in; ``False`` if there are none.
+
+        Raises:
+            StoreUnavailable: If one could not be ended.
+        """
+        after, ended = "", False
+        while page := self.list(subject, after, MAX_LIST):
+            for family in page:
+                if family.login_id == login_id:
+                    ended = self._end(family.id, subject) or ended
+            after = page[-1].id
+        return ended
+
     def _end(self, family_id: str, subject: str | None) -> bool:
         now = self._clock()
         found = self._store.get(self.kind, family_id, now)
@@ -407,7 +424,7 @@ class RefreshTokens:
                 id=record.id, subject=record.subject, created_at=record.created_at,
                 rotated_at=_made(record)[max(_made(record))], ends_at=record.ends_at,
                 authenticated_at=record.data.get("auth_time"), amr=tuple(record.data.get("amr", ())),
-                details=record.data.get("details", {}),
+                details=record.data.get("details", {}), login_id=record.data.get("claims", {}).get("sid"),
             )
             for record in self._store.list(subject, self.kind, self._clock(), after, limit)
         ]  # fmt: skip

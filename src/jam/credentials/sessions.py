@@ -216,7 +216,7 @@ class Sessions:
         found = self._find(handle)
         if found is None or not found.record.subject:
             raise SessionInvalid
-        return _identity(found.record)
+        return _identity(found)
 
     def open(self, handle: str) -> tuple[Identity | None, Session] | None:
         """The live session of a handle, and whom it proves if anybody; or ``None``. Counts as use.
@@ -227,7 +227,7 @@ class Sessions:
         found = self._find(handle)
         if found is None:
             return None
-        return (_identity(found.record) if found.record.subject else None), _session(found.record)
+        return (_identity(found) if found.record.subject else None), _session(found.record)
 
     def update(self, handle: str, data: Mapping[str, Any], drop: Iterable[str] = ()) -> Mapping[str, Any]:
         """Merge ``data`` into the session's, top-level key by key; a concurrent update of other keys is kept.
@@ -390,7 +390,8 @@ class Sessions:
         raise ConcurrentUpdate
 
 
-def _identity(record: Record) -> Identity:
+def _identity(found: Found) -> Identity:
+    record = found.record
     content = record.data
     return Identity(
         record.subject,
@@ -405,6 +406,7 @@ def _identity(record: Record) -> Identity:
         None,
         record.generation,
         content.get("fresh", True),
+        found.generations,
     )
 
 

@@ -55,8 +55,16 @@ class Callbacks:
 def call(function: Callable[..., Any], *args: Any) -> Any:
     """What the app's function returns, awaited if it is async.
 
-    An exception of it is raised on, whatever it is.
+    An exception of it is raised on, but for ``AttributeError``, which becomes a ``RuntimeError``.
     """
+    try:
+        return _called(function, *args)
+    except AttributeError as error:
+        # In a lazy attribute it would look as if there were nobody: templates take it for "undefined".
+        raise RuntimeError(f"{getattr(function, '__name__', function)} raised AttributeError: {error}") from error
+
+
+def _called(function: Callable[..., Any], *args: Any) -> Any:
     result = function(*args)
     if not inspect.isawaitable(result):
         return result

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from flask import Request
+from werkzeug.exceptions import HTTPException
 
 from jam.crypto.encoding import json_decode_object
 from jam.identity import Identity
 
 __all__ = [
+    "MAX_COOKIES",
     "Carrier",
     "CookieCarrier",
     "HeaderCarrier",
@@ -24,7 +26,7 @@ __all__ = [
     "header_key",
 ]
 
-_MAX_COOKIES_OF_ONE_NAME = 4
+MAX_COOKIES = 4  #: of one name that are opened: a browser may send several, of different paths and domains
 _OWS = " \t"  # RFC 9110 5.6.3; Python's own idea of white space is wider, and would uncover hidden names
 
 
@@ -78,12 +80,18 @@ class CookieCarrier(Carrier):
         return cookie_values(environ, self.name)
 
 
-def cookie_values(environ: Mapping[str, Any], wanted: str) -> Iterator[str]:
-    """What the cookies of that name hold, the first few of them."""
+def cookie_values(environ: Mapping[str, Any], wanted: str, limit: int | None = MAX_COOKIES) -> Iterator[str]:
+    """What the cookies of that name hold.
+
+    Args:
+        environ: The WSGI environment.
+        wanted: The name.
+        limit: How many of them; ``None`` for all.
+    """
     header = environ.get("HTTP_COOKIE", "")
     if wanted not in header:
         return
-    left = _MAX_COOKIES_OF_ONE_NAME
+    left = limit or 0
     for part in header.split(";"):
         name, _, value = part.partition("=")
         if name.strip(_OWS) == wanted:
@@ -125,7 +133,7 @@ class JSONCarrier(Carrier):
             return []
         try:
             value = json_decode_object(request.get_data()).get(self.name)
-        except ValueError:
+        except (ValueError, OSError, HTTPException):  # what cannot be read is for the view to find out
             return []
         return [value] if isinstance(value, str) else []
 

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Collection
 
 from flask import Request
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException
 
 from jam.crypto.encoding import b64url_decode, b64url_encode
 from jam.crypto.keys import KeySet
@@ -69,7 +69,7 @@ def sent_csrf_tokens(request: Request, header_keys: Collection[str], fields: Col
             if request.mimetype == "application/x-www-form-urlencoded":
                 request.get_data()  # so that the view can still read what the form is made of
             found = [value for name in dict.fromkeys(fields) for value in request.form.getlist(name)[:1]]
-        except RequestEntityTooLarge:  # for the view to find out, if it reads the form
+        except (OSError, HTTPException):  # what cannot be read is for the view to find out
             return []
     return found
 

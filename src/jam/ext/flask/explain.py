@@ -59,6 +59,7 @@ _SETTINGS: dict[str, tuple[str, str]] = {
     "csrf_failed": ("csrf.trusted_origins (JAM_CSRF_TRUSTED_ORIGINS)", ""),
     "insufficient_user_authentication": ("the guard's Fresh, or fresh=True", ""),
     "method_required": ("the guard's Method or methods=", "Use one of the credentials it names."),
+    "credentials_mixed": ("the guards", "Send the credentials of one person."),
     "role_required": ("the credential's roles, or the app's get_user_roles", "Give the user the role."),
     "insufficient_scope": ("the credential's scopes", "Ask for a token with that scope."),
     "claim_required": ("the credential's claims, or flask.session", "See which value the checkpoint demands."),
@@ -235,6 +236,16 @@ def describe(value: str) -> str:
             return f"something of {len(value)} characters that is no token"
         return _KINDS.get(typ.lower().removeprefix("application/"), f"a token of typ {_safe(typ)!r}")
     return f"something of {len(value)} characters"
+
+
+def is_credential(value: str) -> bool:
+    """Whether a value has the form of a session's handle or of a token."""
+    if split_handle(value) is not None:
+        return True
+    try:
+        return value.count(".") == 2 and "alg" in read_header(value)  # noqa: PLR2004 - the parts of a compact JWS
+    except TokenInvalid:
+        return False
 
 
 def _safe(text: str) -> str:

@@ -26,6 +26,7 @@ from jam.errors import (
     AccessDenied,
     AuthenticationRequired,
     ConfigError,
+    CredentialsMixed,
     CSRFFailed,
     FreshnessRequired,
     InvalidRequest,
@@ -368,6 +369,8 @@ def enter(
     if isinstance(resolved.error, InvalidRequest):
         return case.refuse(checkpoints[0], resolved.error)
     identity, now = resolved.identity, state.clock()
+    if resolved.passed_as is not None and identity.subject not in (None, resolved.passed_as):
+        return case.refuse(checkpoints[0], CredentialsMixed())
     for one in checkpoints:
         refusal = one.refusal(identity, now)
         case.asked.append((one, refusal))
@@ -389,6 +392,7 @@ def enter(
             return failed
         if not answer.disable_default_fail:
             return case.refuse(one, refusal, answer.fail_status)
+    resolved.passed = True
     state.mark_response(context.request, resolved)
     return None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar, overload
 
@@ -15,7 +16,6 @@ from flask import Request, Response, current_app, request, session
 
 from jam.checkpoints import Checkpoint
 from jam.credentials.logins import Login
-from jam.credentials.refresh_tokens import is_refresh_token
 from jam.errors import (
     AuthenticationRequired,
     ConfigError,
@@ -35,7 +35,7 @@ from jam.ext.flask.request import JamState, device_of, prepared_state, resolve
 from jam.ext.flask.resolved import ANSWER, Resolved
 from jam.ext.flask.session import JamSession, cookie_age, flask_session_works, is_permanent
 from jam.ext.flask.token_cookies import unset_access_cookies, unset_refresh_cookies
-from jam.ext.flask.tokens import TokenRequired
+from jam.ext.flask.tokens import TokenRequired, end_token
 from jam.ext.flask.users import roles_of, says, subject_of
 from jam.identity import ANONYMOUS, Identity
 
@@ -119,7 +119,7 @@ def start_login(
     """Start a login for the caller and end the one they had; see ``SessionExtension.sign_in``."""
     jam, device = state.jam, device_of(request)
     with state.answering_503():
-        before = list(state.presented(request, cookie_name)), _remember_tokens(state, request)
+        before = list(state.presented(request, cookie_name, None)), _remember_tokens(state, request)
         kept = session._get_current_object() if state.keeps_flask_session else None  # type: ignore[attr-defined]  # noqa: SLF001
         values: Mapping[str, str] = {}
         if isinstance(kept, JamSession):
@@ -160,12 +160,12 @@ def logout_user() -> bool:
         ConfigError: If the app has no ``SessionExtension`` with a cookie, or the response's headers have left already.
         StoreUnavailable: If something could not be ended.
     """
-    state, cookie_name = changeable()
+    state, cookie_name = changeable(signing_out=True)
     with state.answering_503():
         handles, tokens = state.lookup.everything_brought(request)
         state.jam.logins.end_own(handles, [])
         for token in tokens:
-            _revoke(state, token)
+            _end_token(state, token)
     finish_login(state, cookie_name)
     if state.lookup.looks_in_cookies():
         state.change(request, _drop_tokens)
@@ -173,15 +173,10 @@ def logout_user() -> bool:
     return True
 
 
-def _revoke(state: JamState, token: str) -> None:
+def _end_token(state: JamState, token: str) -> None:
     """End a token, if it is one, and if tokens can be ended."""
-    try:
-        if is_refresh_token(token):
-            state.jam.refresh_tokens.revoke(token)
-        elif not state.jam.settings.access_tokens.stateless:
-            state.jam.access_tokens.revoke(token)
-    except CredentialError:
-        return
+    with suppress(CredentialError, ConfigError):
+        end_token(state, token)
 
 
 def _drop_tokens(response: Response) -> None:
@@ -192,7 +187,7 @@ def _drop_tokens(response: Response) -> None:
 def finish_login(state: JamState, cookie_name: str) -> None:
     """End the caller's login; see ``SessionExtension.sign_out``."""
     with state.answering_503():
-        state.jam.logins.end_own(list(state.presented(request, cookie_name)), _remember_tokens(state, request))
+        state.jam.logins.end_own(list(state.presented(request, cookie_name, None)), _remember_tokens(state, request))
     state.remember(request, None, _cookies(state, request, cookie_name, "", ""))
     if state.keeps_flask_session:
         _clear_flask_session()
@@ -206,8 +201,11 @@ def _clear_flask_session() -> None:
         session.clear()
 
 
-def changeable() -> tuple[JamState, str]:
+def changeable(*, signing_out: bool = False) -> tuple[JamState, str]:
     """The app's state and the session cookie's name, if cookies may be set in this request.
+
+    Args:
+        signing_out: A request without cookies may do that, wherever it comes from: it signs nobody's browser out.
 
     Raises:
         CSRFFailed: If the request comes from another site.
@@ -218,11 +216,11 @@ def changeable() -> tuple[JamState, str]:
         raise ConfigError(
             "No SessionExtension of this app has a cookie.", hint="Set up SessionExtension(jam, app) to sign people in."
         )
-    refuse_forged(state)
+    refuse_forged(state, signing_out=signing_out)
     return state, state.lookup.session_cookie
 
 
-def refuse_forged(state: JamState) -> None:
+def refuse_forged(state: JamState, *, signing_out: bool = False) -> None:
     """Refuse to change cookies for another site's request, or when it is too late.
 
     Raises:
@@ -230,7 +228,8 @@ def refuse_forged(state: JamState) -> None:
         ConfigError: If the response's headers have left already.
     """
     state.refuse_if_answered(request)
-    forged = state.csrf_refusal(request)
+    without_cookies = signing_out and "HTTP_COOKIE" not in request.environ
+    forged = None if without_cookies else state.csrf_refusal(request)
     if forged is not None:
         raise to_raise(current_app, forged)
 
@@ -402,7 +401,8 @@ def list_logins() -> Sequence[Login]:
     state = prepared_state()
     with state.answering_503():
         resolved = resolve()
-        return state.jam.logins.list(_caller(resolved), handle=_own_handle(resolved))
+        own = resolved.handle or resolved.credential if resolved.identity.method == "session" else None
+        return state.jam.logins.list(_caller(resolved), handle=own)
 
 
 def end_login(login_id: str) -> bool:
@@ -444,6 +444,11 @@ def _own_handle(resolved: Resolved) -> str | None:
     """The handle of the caller's session, if a session is what proves them."""
     if resolved.identity.method != "session":
         return None
+    if resolved.location == "headers" and resolved.handle is None:
+        raise ConfigError(
+            "The caller's session came in a header, where no new handle can be set.",
+            hint="Use jam.sessions.rework(handle, ...) or jam.logins.end_others(handle), and send the handle back.",
+        )
     return resolved.handle or resolved.credential
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote_plus, urlsplit
 
 from flask import Request, flash, redirect, request, session
 
 from jam.errors import AuthenticationRequired, CredentialError, FreshnessRequired, JamError
 from jam.ext.flask.callbacks import call
+from jam.ext.flask.explain import is_credential
 from jam.ext.flask.next_url import login_url
 from jam.ext.flask.request import prepared_state
 from jam.ext.flask.session import flask_session_works
@@ -53,8 +55,18 @@ def answer_unauthorized(extension: Any, error: JamError) -> Any:
 def _here(request: Request) -> str:
     """The path and query of a request, as they stand in a URL."""
     path = quote(request.script_root + request.path, safe=_IN_A_PATH)
-    query = quote(request.query_string, safe=_IN_A_QUERY)
+    query = quote("&".join(_without_credentials(request)), safe=_IN_A_QUERY)
     return f"{path}?{query}" if query else path
+
+
+def _without_credentials(request: Request) -> Iterator[str]:
+    """The pairs of the query string, but for what may let somebody in: the way back is seen, kept and logged."""
+    tokens = prepared_state().lookup.tokens
+    for pair in request.query_string.decode("latin-1").split("&"):
+        name, _, value = pair.partition("=")
+        held = unquote_plus(value).removeprefix(tokens.query_string_value_prefix)
+        if unquote_plus(name) != tokens.query_string_name and not is_credential(held):
+            yield pair
 
 
 def _login_view(extension: Any) -> str | None:

@@ -241,6 +241,8 @@ class Lookup:
                     "domain.",
                     hint="Give it a name without the prefix, or leave path and domain out.",
                 )
+        if self.looks_in_cookies() and self.access_cookie == self.session_cookie:
+            raise ConfigError(f"Two of Jam's cookies are named {self.access_cookie}.", hint="Rename one of them.")
         for name in others:
             if [*carried, *others].count(name) > 1:
                 raise ConfigError(f"Two of Jam's cookies are named {name}.", hint="Give each a name of its own.")
@@ -267,9 +269,8 @@ class Lookup:
         return handles, list(dict.fromkeys(tokens))
 
     def cookie_names(self) -> tuple[str, ...]:
-        """Every cookie of Jam's that a CSRF value may belong to."""
-        names = (*self._cookie_names, self.access_cookie, self.refresh_cookie, self.csrf_cookie)
-        return tuple(dict.fromkeys(names))
+        """The cookies that prove somebody, to which a CSRF value may belong."""
+        return tuple(dict.fromkeys((*self._cookie_names, self.access_cookie, self.refresh_cookie)))
 
     def write_dependence(self, response: Response, *, private: bool) -> None:
         """Write into a response that it depends on the caller.

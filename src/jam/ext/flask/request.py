@@ -32,7 +32,7 @@ from jam.errors import (
     UserInactive,
 )
 from jam.ext.flask.callbacks import Callbacks
-from jam.ext.flask.carriers import Carrier, CookieCarrier, cookie_values
+from jam.ext.flask.carriers import MAX_COOKIES, Carrier, CookieCarrier, cookie_values
 from jam.ext.flask.csrf import csrf_refusal, csrf_token_matches, sent_csrf_tokens
 from jam.ext.flask.lookup import Lookup
 from jam.ext.flask.negotiation import quoted, to_raise
@@ -86,6 +86,7 @@ class JamState:
         self._csrf_keys: KeySet | None = None
         self.keeps_flask_session = False
         self.sign_out: Callable[[], object] | None = None
+        self.after_vetting: Callable[[], None] | None = None
         self.restore: Callable[[JamState, Request], Resolved | None] | None = None
         self.trusted_origins: frozenset[str] = frozenset()
         self.challenges: tuple[str, ...] = ()
@@ -206,6 +207,7 @@ class JamState:
                 raise to_raise(current_app, error) from error
             if resolved is not None:
                 found.changes = (*resolved.changes, *found.changes)
+                found.passed_as = resolved.passed_as if not resolved.passed else resolved.identity.subject
                 found.handle, found.marked = found.handle or resolved.handle, resolved.marked
             setattr(request, RESOLVED, found)
             if found.changes:
@@ -284,14 +286,18 @@ class JamState:
         resolved.changes += (change,)
         self.mark_response(request, resolved)
 
-    def presented(self, request: Request, carrier_name: str) -> Iterator[str]:
-        """Every handle that this request brought in a cookie of that name, or was given already."""
+    def presented(self, request: Request, carrier_name: str, limit: int | None = MAX_COOKIES) -> Iterator[str]:
+        """Every handle that this request brought in a cookie of that name, or was given already.
+
+        Args:
+            request: The request.
+            carrier_name: The cookie's name.
+            limit: How many cookies of the name are read; ``None`` for all.
+        """
         resolved: Resolved | None = request.__dict__.get(RESOLVED)
         if resolved is not None and resolved.handle is not None:
             yield resolved.handle
-        for cookie in self.lookup.places.cookies:
-            if cookie.name == carrier_name:
-                yield from cookie.read(request.environ)
+        yield from cookie_values(request.environ, carrier_name, limit)
 
     def csrf_refusal(self, request: Request, credential: str | None = None) -> CSRFFailed | None:
         """Why no cookie of this request may be opened, or ``None``.
@@ -318,12 +324,19 @@ class JamState:
 
     def _belongs_to_a_cookie(self, request: Request, values: Sequence[str], credential: str | None) -> bool:
         """Whether one of the values was made for this credential, or for what one of the cookies holds."""
-        credentials = [credential]
-        if credential is None:
-            names = self.lookup.cookie_names()
-            credentials = [found for name in names for found in cookie_values(request.environ, name)]
-        keys = self.csrf_keys()
-        return any(csrf_token_matches(keys, held or "", value) for held in credentials for value in values)
+        keys, environ = self.csrf_keys(), request.environ
+
+        def belongs(held: str) -> bool:
+            return any(csrf_token_matches(keys, held, value) for value in values)
+
+        if credential is not None:
+            return belongs(credential)
+        by_name = [found for name in self.lookup.cookie_names() if (found := list(cookie_values(environ, name, None)))]
+        # Somebody else may have planted a second cookie of the name, with a value of their own.
+        if by_name:
+            return any(all(map(belongs, held)) for held in by_name)
+        unsigned = list(cookie_values(environ, self.lookup.csrf_cookie, None))
+        return len(unsigned) == 1 and belongs(unsigned[0])
 
     def _look(self, request: Request, places: Places) -> Resolved:
         """Try every carrier: headers, cookies, bodies, each kind in the order in which the extensions were set up."""
@@ -421,6 +434,8 @@ class JamState:
                 raise
             finally:
                 del request.__dict__[VETTING]
+                if self.after_vetting is not None:
+                    self.after_vetting()
             _put_back(request, before)
 
     # -- the response ---------------------------------------------------------------------------------------

@@ -79,6 +79,8 @@ class Resolved:
         tried: The carriers that held something that did not count, what that was, and why.
         places: Where was looked.
         carrier: What held the credential that counted.
+        passed: Whether a guard let the caller in.
+        passed_as: Whom a guard before let in, by other credentials of the request.
         handle: That of the session that began in this request.
         marked: Whether the response will say that it depends on the caller.
         retry_after: If the store failed in this request, when to try again, in seconds.
@@ -96,6 +98,8 @@ class Resolved:
         "identity",
         "location",
         "marked",
+        "passed",
+        "passed_as",
         "places",
         "retry_after",
         "tried",
@@ -121,6 +125,8 @@ class Resolved:
         self.challenges: tuple[str, ...] = ()
         self.changes: tuple[Callable[[Response], object], ...] = ()
         self.marked = False
+        self.passed = False
+        self.passed_as: str | None = None
         self.retry_after: int | None = None
         self.handle: str | None = None
         self._payload: dict[str, Any] | None = None

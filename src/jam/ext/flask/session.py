@@ -64,6 +64,7 @@ class JamSession(SessionMixin):
         self._sealed = False
         self._refusal: JamError | None = None
         self._cleared = False
+        self._unjudged = False
         self._conflicts: list[str] = []
 
     # -- as a dict --
@@ -148,6 +149,7 @@ class JamSession(SessionMixin):
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise unreadable(error) from error
             self._texts = texts
+            self._unjudged = VETTING in request.__dict__
             if found is not None:
                 self._handle, self._nobodys = found[0], not found[1].subject
 
@@ -250,6 +252,12 @@ class JamSession(SessionMixin):
         if self._handle is not None:
             self._handle = handle
 
+    def close_unjudged(self) -> None:
+        """Not be open any more, if it was opened while the app was asked about the caller: that may have said no."""
+        if self._unjudged:
+            self._values, self._texts, self._handle = None, {}, None
+            self._nobodys = self._sealed = self._unjudged = False
+
     def forget(self) -> None:
         """Be empty, and of no record: the one there was has ended."""
         self._values, self._texts, self._handle = {}, {}, None
@@ -329,6 +337,13 @@ class JamSession(SessionMixin):
             else:
                 merged[key] = new
         return merged
+
+
+def close_unjudged() -> None:
+    """See ``JamSession.close_unjudged``; for the current request."""
+    kept = session._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001 - werkzeug's own API
+    if isinstance(kept, JamSession):
+        kept.close_unjudged()
 
 
 def flask_session_works() -> bool:

@@ -13,7 +13,7 @@ from jam.ext.flask.extensions import CredentialExtension, F
 from jam.ext.flask.login import finish_login, refuse_forged, restore, start_login
 from jam.ext.flask.login_view import answer_unauthorized
 from jam.ext.flask.request import JamState, prepared_state, state_of
-from jam.ext.flask.session import JamSessionInterface
+from jam.ext.flask.session import JamSessionInterface, close_unjudged
 from jam.ext.flask.users import AnonymousUserMixin
 from jam.identity import Identity
 from jam.jam import Jam
@@ -85,6 +85,7 @@ class SessionExtension(CredentialExtension):
             state.keeps_flask_session = True
             state.lookup.session_cookie = self.cookie_name
             state.sign_out = self.sign_out
+            state.after_vetting = close_unjudged
             app.session_interface = JamSessionInterface()
 
     @property
@@ -138,15 +139,15 @@ class SessionExtension(CredentialExtension):
                 is still good.
             StoreUnavailable: If the session could not be ended; it is still good.
         """
-        state, name = self._cookie()
+        state, name = self._cookie(signing_out=True)
         finish_login(state, name)
 
-    def _cookie(self) -> tuple[JamState, str]:
+    def _cookie(self, *, signing_out: bool = False) -> tuple[JamState, str]:
         """The app's state and the cookie's name, if the cookie may be touched in this request."""
         state = prepared_state()
         if self.cookie_name is None:
             raise ConfigError("This SessionExtension has no cookie.", hint="Use jam.sessions.create(...) for a header.")
-        refuse_forged(state)
+        refuse_forged(state, signing_out=signing_out)
         return state, self.cookie_name
 
     # -- the app's own answers, by the names of Flask-Login; see docs/logins.md --

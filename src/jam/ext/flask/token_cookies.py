@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Flask, Response, current_app, request
+from flask import Response, current_app, request
 
 from jam.credentials.refresh_tokens import is_refresh_token
 from jam.errors import ConfigError, InvalidValue
 from jam.ext.flask.cookies import drop_cookie, set_cookie
-from jam.ext.flask.guards import guards_of
+from jam.ext.flask.refresh_routes import refresh_path
 from jam.ext.flask.request import JamState, prepared_state
-from jam.ext.flask.tokens import TokenRequired, claims_of, get_csrf_token
+from jam.ext.flask.tokens import claims_of, get_csrf_token
 
 __all__ = [
     "set_access_cookies",
@@ -110,8 +110,9 @@ def _name_and_path(state: JamState, which: str) -> tuple[str, str]:
     options = state.lookup.tokens
     if which == "access":
         return state.lookup.access_cookie, options.access_cookie_path
-    app: Flask = current_app
-    return state.lookup.refresh_cookie, options.refresh_cookie_path or request.script_root + refresh_path(app)
+    return state.lookup.refresh_cookie, options.refresh_cookie_path or request.script_root + (
+        refresh_path(current_app) or "/"
+    )
 
 
 def _csrf_name_and_path(state: JamState, which: str) -> tuple[str, str]:
@@ -119,22 +120,3 @@ def _csrf_name_and_path(state: JamState, which: str) -> tuple[str, str]:
     if which == "access":
         return options.access_csrf_cookie_name, options.access_csrf_cookie_path
     return options.refresh_csrf_cookie_name, options.refresh_csrf_cookie_path
-
-
-def refresh_path(app: Flask) -> str:
-    """What the routes that take refresh tokens have in common, by their guards; ``/`` if no route says so."""
-    found: list[list[str]] = []
-    for rule in app.url_map.iter_rules():
-        view = app.view_functions.get(rule.endpoint)
-        guards = [one for method in rule.methods or () for one in guards_of(view, method)]
-        if any(isinstance(one, TokenRequired) and one.takes_refresh_tokens() for one in guards):
-            fixed, variable, _ = rule.rule.partition("<")
-            found.append(fixed.rpartition("/")[0].split("/") if variable else fixed.rstrip("/").split("/"))
-    if not found:
-        return "/"
-    shared: list[str] = []
-    for parts in zip(*found, strict=False):
-        if len(set(parts)) > 1:
-            break
-        shared.append(parts[0])
-    return "/".join(shared) or "/"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
-from flask import Request, Response, request
+from flask import Request, Response, current_app, request
 from flask.globals import request_ctx
 
 from jam.checkpoints import Checkpoint
@@ -25,6 +26,7 @@ from jam.errors import (
 from jam.ext.flask.callbacks import call
 from jam.ext.flask.csrf import csrf_token_matches, new_csrf_token
 from jam.ext.flask.guards import Guard, enter
+from jam.ext.flask.refresh_routes import refresh_path
 from jam.ext.flask.request import JamState, device_of, prepared_state, resolve
 from jam.ext.flask.resolved import ANSWER, Wanted
 from jam.ext.flask.settings import LOCATIONS, seconds
@@ -49,7 +51,8 @@ __all__ = [
     "verify_jwt_in_request",
 ]
 
-_OWN_CLAIMS = frozenset(("type", "fresh"))
+_OWN_CLAIMS = frozenset(("type", "fresh", "sid"))
+LOGIN_ID = "_jam_login_id"
 
 
 # -- making -------------------------------------------------------------------------------------------------
@@ -61,6 +64,8 @@ def create_access_token(
     expires_delta: timedelta | float | None = None,
     additional_claims: Mapping[str, Any] | None = None,
     additional_headers: Mapping[str, Any] | None = None,
+    *,
+    generation: int | None = None,
 ) -> str:
     """An access token for an identity; see ``AccessTokens.issue``.
 
@@ -72,6 +77,8 @@ def create_access_token(
         additional_claims: More claims, instead of those of ``additional_claims_loader``. ``roles`` (a list) and
             ``scope`` (a string) mean what ``HasRole`` and ``HasScope`` ask; registered claims cannot be among them.
         additional_headers: More JOSE headers, instead of those of ``additional_headers_loader``.
+        generation: As ``jam.access_tokens.generation(subject)`` gave it *before* the password was checked, so that a
+            sign-in that races a password change makes a token that is dead.
 
     Raises:
         InvalidValue: If an argument cannot be what it is.
@@ -89,7 +96,10 @@ def create_access_token(
     given_roles, scopes = claims.pop("roles", None), claims.pop("scope", "")
     if not isinstance(scopes, str):
         raise InvalidValue("The claim 'scope' is a string of scopes with spaces between them (RFC 8693 4.2).")
-    signed_in_at, amr = (now, ()) if fresh else _carried_over(subject)
+    caller = _caller(subject)
+    signed_in_at, amr = (now, ()) if fresh else _carried_over(caller)
+    if (login_id := _login_id(caller)) is not None:
+        claims["sid"] = login_id
     roles = _current_roles(state, identity, subject) if given_roles is None else given_roles
     _not_for_caches()
     with state.answering_503():
@@ -97,6 +107,7 @@ def create_access_token(
             subject, scopes=scopes.split(), roles=roles, lifetime=_lifetime(expires_delta),
             authenticated_at=signed_in_at, amr=amr, not_before=now if state.lookup.tokens.encode_nbf else None,
             claims=claims, headers=headers,
+            generation=_generation(caller, "access_token") if generation is None else generation,
         )  # fmt: skip
 
 
@@ -105,6 +116,8 @@ def create_refresh_token(
     expires_delta: timedelta | float | None = None,
     additional_claims: Mapping[str, Any] | None = None,
     additional_headers: Mapping[str, Any] | None = None,
+    *,
+    generation: int | None = None,
 ) -> str:
     """The first refresh token of a new family; see ``RefreshTokens.issue``.
 
@@ -114,22 +127,27 @@ def create_refresh_token(
             ``JWT_REFRESH_TOKEN_EXPIRES`` if left out, and never more than that.
         additional_claims: More claims, in every token of the family; registered ones cannot be among them.
         additional_headers: More JOSE headers, likewise.
+        generation: As ``jam.refresh_tokens.generation(subject)`` gave it *before* the password was checked.
 
     Raises:
         InvalidValue: If an argument cannot be what it is.
+        GenerationOutdated: If the subject was revoked since ``generation`` was read.
         StoreUnavailable: As an ``HTTPException`` in a request, if the family cannot be kept.
     """
     state = prepared_state()
     subject = subject_of(state, identity)
     claims, headers = _additional(state, identity, additional_claims, additional_headers)
     claims["fresh"] = False
-    known = request_ctx and resolve().identity.subject == subject
-    signed_in_at, amr = _carried_over(subject) if known else (state.clock(), ())
+    caller = _caller(subject)
+    signed_in_at, amr = (state.clock(), ()) if caller is None else _carried_over(caller)
+    if (login_id := _login_id(caller, always=True)) is not None:
+        claims["sid"] = login_id
     _not_for_caches()
     with state.answering_503():
         return state.jam.refresh_tokens.issue(
             subject, lifetime=_lifetime(expires_delta), claims=claims, headers=headers,
             authenticated_at=signed_in_at, amr=amr, details=device_of(request) if request_ctx else None,
+            generation=_generation(caller, "refresh_token") if generation is None else generation,
         )  # fmt: skip
 
 
@@ -157,7 +175,8 @@ def rotate_refresh_token() -> str:
 
 
 def revoke_jwt(encoded_token: str | None = None) -> None:
-    """End a token on the server, at once: an access token by itself, a refresh token with its whole family.
+    """End a token on the server, at once; a refresh token with its whole family, an access token with the family that
+    began in the same sign-in.
 
     Args:
         encoded_token: The token; the one this request was let in with if left out.
@@ -176,10 +195,24 @@ def revoke_jwt(encoded_token: str | None = None) -> None:
             )
         encoded_token = resolved.credential
     with state.answering_503():
-        if is_refresh_token(encoded_token):
-            state.jam.refresh_tokens.revoke(encoded_token)
-        else:
-            state.jam.access_tokens.revoke(encoded_token)
+        end_token(state, encoded_token)
+
+
+def end_token(state: JamState, token: str) -> None:
+    """End a token, and the refresh tokens of the same sign-in.
+
+    Raises:
+        TokenInvalid: If it is no token of this app's.
+        ConfigError: If ``access_tokens.stateless`` is set and it is an access token.
+        StoreUnavailable: If it could not be remembered.
+    """
+    if is_refresh_token(token):
+        state.jam.refresh_tokens.revoke(token)
+        return
+    claims = state.jam.access_tokens.claims(token)
+    if isinstance(login_id := claims.get("sid"), str) and isinstance(subject := claims.get("sub"), str):
+        state.jam.refresh_tokens.revoke_login(subject, login_id)
+    state.jam.access_tokens.revoke(token)
 
 
 def _additional(
@@ -209,12 +242,44 @@ def _no_store(response: Response) -> None:
     response.headers["Cache-Control"] = "no-store"
 
 
-def _carried_over(subject: str) -> tuple[float | None, tuple[str, ...]]:
-    """When and how the subject signed in, if the caller's own credential says so: a refresh changes neither."""
+def _caller(subject: str) -> Identity | None:
+    """The caller, if the token is for them."""
     if not request_ctx:
-        return None, ()
+        return None
     identity = resolve().identity
-    return (identity.authenticated_at, identity.amr) if identity.subject == subject else (None, ())
+    return identity if identity.subject == subject else None
+
+
+def _carried_over(caller: Identity | None) -> tuple[float | None, tuple[str, ...]]:
+    """When and how the caller signed in, if their own credential says so: a refresh changes neither."""
+    return (None, ()) if caller is None else (caller.authenticated_at, caller.amr)
+
+
+def _generation(caller: Identity | None, kind: str) -> int | None:
+    """The generation that the caller's credential was found good in: what is made for it dies with it.
+
+    ``None`` to read it now.
+    """
+    if caller is None:
+        return None
+    if caller.method == "jwt":
+        return caller.generation if kind == "access_token" else None
+    return caller.generations.get(kind, 0) if caller.method in ("refresh_token", "session") else None
+
+
+def _login_id(caller: Identity | None, *, always: bool = False) -> str | None:
+    """What the tokens of one sign-in have in common, so that one can end the others; ``None`` if nothing asks for it.
+
+    Args:
+        caller: The caller, if the token is for them.
+        always: Also if no route of the app takes refresh tokens.
+    """
+    if caller is not None and caller.method in TOKEN_METHODS and isinstance(known := caller.payload.get("sid"), str):
+        return known
+    if not request_ctx or not (always or refresh_path(current_app) is not None):
+        return None
+    made: str = request.__dict__.setdefault(LOGIN_ID, secrets.token_urlsafe(16))
+    return made
 
 
 def _current_roles(state: JamState, identity: Any, subject: str) -> Collection[str]:
