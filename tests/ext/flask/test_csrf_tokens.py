@@ -437,8 +437,9 @@ def test_many_fields_do_not_multiply_the_guesses(site, handle):
 def test_many_cookies_do_not_multiply_the_guesses(site):
     cookie, value = stranger(site)
     crowd = [("jam_csrf", secrets.token_urlsafe(32)) for _ in range(50)]
-    assert answer(ask(site, "/same-origin", [*crowd, cookie], value)) == FORGED
-    assert ask(site, "/same-origin", [cookie, *crowd], value).status_code == 200
+    for planted in ([*crowd, cookie], [cookie, *crowd], [cookie, crowd[0]]):
+        assert answer(ask(site, "/same-origin", planted, value)) == FORGED
+    assert ask(site, "/same-origin", [cookie], value).status_code == 200
 
 
 def test_asvs_3_5_1_the_value_in_the_query_string_proves_nothing(site, handle):

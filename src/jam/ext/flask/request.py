@@ -11,7 +11,7 @@ import logging
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from flask import Flask, Request, Response, current_app
@@ -333,10 +333,29 @@ class JamState:
             return belongs(credential)
         by_name = [found for name in self.lookup.cookie_names() if (found := list(cookie_values(environ, name, None)))]
         # Somebody else may have planted a second cookie of the name, with a value of their own.
-        if by_name:
-            return any(all(map(belongs, held)) for held in by_name)
+        if any(all(map(belongs, held)) for held in by_name):
+            return True
         unsigned = list(cookie_values(environ, self.lookup.csrf_cookie, None))
-        return len(unsigned) == 1 and belongs(unsigned[0])
+        return len(unsigned) == 1 and belongs(unsigned[0]) and self._nobody_is_signed_in(request)
+
+    def _nobody_is_signed_in(self, request: Request) -> bool:
+        """Whether no cookie of the request proves anybody; asked only where a value made before a sign-in is sent."""
+        jam, lookup = self.jam, self.lookup
+        for handle in self.presented(request, lookup.session_cookie or ""):
+            opened = self.open_session(request, handle)
+            if opened is not None and opened[0] is not None:
+                return False
+        checks = (
+            (lookup.access_cookie, jam.access_tokens.verify),
+            (lookup.refresh_cookie, jam.refresh_tokens.claims),
+            (lookup.remember_cookie, jam.remember_me.claims),
+        )
+        for name, check in checks:
+            for value in cookie_values(request.environ, name):
+                with suppress(CredentialError):
+                    check(value)
+                    return False
+        return True
 
     def _look(self, request: Request, places: Places) -> Resolved:
         """Try every carrier: headers, cookies, bodies, each kind in the order in which the extensions were set up."""
