@@ -326,6 +326,8 @@ class AccessTokens:
                 raise TokenRevoked
         if seen is None:
             self._remember(token, verified)
+        if not self._stateless and marks.generations:
+            return msgspec.structs.replace(identity, generations=marks.generations)
         return identity
 
     def claims(self, token: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ A remembered browser gets a new session when its old one has ended, for a token 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -14,9 +14,9 @@ import msgspec
 
 from jam.credentials.refresh_tokens import Family, RefreshTokens
 from jam.credentials.sessions import Session, Sessions
-from jam.crypto.handles import MATERIAL_BYTES, bucket_of, handle_from
+from jam.crypto.handles import ID, MATERIAL_BYTES, bucket_of, handle_from
 from jam.crypto.keys import Key
-from jam.errors import CredentialError, GenerationOutdated, RefreshTokenReused, SessionInvalid
+from jam.errors import CredentialError, GenerationOutdated, RecordExists, RefreshTokenReused, SessionInvalid
 from jam.events import Events, SubjectRevoked
 from jam.identity import Identity
 from jam.stores.base import Store
@@ -25,7 +25,6 @@ __all__ = ["Login", "Logins"]
 
 KINDS = ("remember_me", "session")
 _PAGE = 1000
-_MAX_ROUNDS = 10
 
 
 class Login(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,19 +144,24 @@ class Logins:
         try:
             known, number, current = self._remember_me.standing(token)
         except RefreshTokenReused:  # the thief may have a session by now
-            self._end_sessions(self._remember_me.claims(token)["sub"], self._remember_me.family_of(token))
+            self._end_sessions(self._remember_me.claims(token)["sub"], (self._remember_me.family_of(token),))
             raise
         subject, family_id = known.subject or "", known.credential_id or ""
         material = self._key.sign(f"{family_id}.{number + 1}".encode())[:MATERIAL_BYTES]
         if number < current:
             return self._join(token, subject, material, agree, is_last=number + 1 == current)
+        older = [one.id for one in self._of(subject) if one.family_id == family_id]
         try:
             handle = self._sessions.create(
                 subject, amr=known.amr, authenticated_at=known.authenticated_at, fresh=False, device=device,
                 family_id=family_id, ends_at=known.expires_at, material=material, generation=generation,
             )  # fmt: skip
+        except RecordExists:  # another tab was faster
+            handle, is_ours = handle_from(bucket_of(subject), material)[0], False
         except GenerationOutdated:
             raise SessionInvalid from None
+        else:
+            is_ours = True
         try:
             identity = self._sessions.verify(handle)
             if agree is not None:
@@ -166,10 +170,12 @@ class Logins:
             # Whoever ended the family in between may have looked for its sessions before there was this one.
             self._remember_me.verify(successor)
         except Exception:
-            self._sessions.delete(handle)
+            if is_ours:
+                self._sessions.delete(handle)
             raise
-        # The browser has lost the handle of the session before, or it would have brought it.
-        self._end_sessions(subject, family_id, but=identity.credential_id)
+        if is_ours:  # the browser has lost the handle of the session before, or it would have brought it
+            for session_id in older:
+                self._sessions.delete_by_id(subject, session_id)
         return handle, successor, identity
 
     def _join(
@@ -227,15 +233,14 @@ class Logins:
         Raises:
             StoreUnavailable: If it could not be ended.
         """
-        ended = False
-        for _ in range(_MAX_ROUNDS):
-            found = [one for one in self._of(subject) if login_id in (one.login_id, one.id, one.family_id)]
-            for session in found:
-                ended = self._sessions.delete_by_id(subject, session.id) or ended
-                ended = self._end_family(subject, session.family_id) or ended
-            if not found:
-                break  # and nothing has got a new handle meanwhile
-        return self._end_family(subject, login_id) or ended
+        if not isinstance(login_id, str) or not ID.fullmatch(login_id):
+            return False
+        known = [one for one in self._of(subject) if login_id in (one.login_id, one.id, one.family_id)]
+        names = {login_id, *(one.login_id for one in known), *(one.family_id for one in known if one.family_id)}
+        ended = self._end_sessions(subject, names)
+        for name in names:
+            ended = self._remember_me.revoke_by_id(subject, name) or ended
+        return self._end_sessions(subject, names) or ended
 
     def end_own(self, handles: Iterable[str], tokens: Iterable[str]) -> Sequence[Session]:
         """End what the caller's browser brought: its sessions, and the families that remember it.
@@ -252,10 +257,16 @@ class Logins:
         """
         ended: list[Session] = []
         for handle in handles:
+            known = self._sessions.get(handle)
+            if known is None:
+                continue
+            if known.subject:
+                self._sessions.note_ended(known.subject, known.login_id)
             session = self._sessions.take(handle)
-            if session is not None:
-                ended.append(session)
-                self._end_family(session.subject, session.family_id)
+            ended.append(session or known)
+            if known.subject:
+                self._end_sessions(known.subject, (known.login_id,))
+                self._end_family(known.subject, known.family_id)
         for token in tokens:
             try:
                 subject, family_id = self._remember_me.claims(token)["sub"], self._remember_me.family_of(token)
@@ -268,13 +279,19 @@ class Logins:
         """End a family and every session that came of it, also one that was restored this very moment."""
         if family_id is None or not self._remember_me.revoke_by_id(subject, family_id):
             return False
-        self._end_sessions(subject, family_id)
+        self._end_sessions(subject, (family_id,))
         return True
 
-    def _end_sessions(self, subject: str, family_id: str, *, but: str | None = None) -> None:
+    def _end_sessions(self, subject: str, names: Collection[str]) -> bool:
+        """End every session of the logins or families of these names, also one that is just getting a new handle."""
+        for name in names:
+            self._sessions.note_ended(subject, name)
+        ended = False
         for session in self._of(subject):
-            if session.family_id == family_id and session.id != but:
-                self._sessions.delete_by_id(subject, session.id)
+            if session.login_id in names or session.family_id in names or session.id in names:
+                self._sessions.note_ended(subject, session.login_id)
+                ended = self._sessions.delete_by_id(subject, session.id) or ended
+        return ended
 
     def end_all(self, subject: str | None) -> None:
         """End every login of a subject (``None``: of everyone).
@@ -323,9 +340,15 @@ class Logins:
                 won.subject, won.data, roles=won.roles, scopes=won.scopes, amr=won.amr,
                 authenticated_at=won.authenticated_at, fresh=won.fresh, device=won.device,
                 family_id=family_id, ends_at=won.ends_at, values=won.values, generation=generations["session"],
+                login_id=won.login_id,
             )  # fmt: skip
+            self._sessions.refuse_ended(won.subject, won.login_id, new.partition(".")[0])
         except GenerationOutdated:
             raise SessionInvalid from None
+        except SessionInvalid:
+            if family_id is not None:
+                self._remember_me.revoke_by_id(won.subject, family_id)
+            raise
         return new, token
 
     def _of(self, subject: str) -> Sequence[Session]:

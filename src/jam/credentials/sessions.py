@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ import msgspec
 from jam.config import SessionSettings
 from jam.credentials.access_tokens import checked_names
 from jam.crypto.encoding import json_encode
-from jam.crypto.handles import ID, bucket_of, bucket_of_id, handle_from, matches, new_handle, split_handle
+from jam.crypto.handles import ID, bucket_of, bucket_of_id, handle_from, id_for, matches, new_handle, split_handle
 from jam.errors import ConcurrentUpdate, GenerationOutdated, InvalidValue, RecordExists, SessionInvalid
 from jam.events import Events, SessionEnded, SessionRenewed, SessionStarted, SubjectRevoked
 from jam.identity import Identity
@@ -25,6 +26,8 @@ from jam.stores.base import Found, Record, Store, check_page, check_subject, tou
 __all__ = ["Session", "Sessions"]
 
 KIND = "session"
+_ENDED = "ended_login"
+_ENDED_FOR = 600.0  # seconds; whoever was giving out a new handle has long finished then
 _TOUCH_AFTER = 60.0
 _MAX_ATTEMPTS = 100
 _MAX_PAUSE = 0.02
@@ -97,6 +100,7 @@ class Sessions:
         fresh: bool = True,
         device: Mapping[str, str] | None = None,
         family_id: str | None = None,
+        login_id: str | None = None,
         ends_at: float | None = None,
         values: Mapping[str, str] | None = None,
         material: bytes | None = None,
@@ -116,16 +120,18 @@ class Sessions:
             fresh: Whether that was for this session.
             device: What to show of the browser in lists.
             family_id: The family in ``Jam.remember_me`` that it belongs to.
+            login_id: The login that it goes on with; it begins a new one if left out.
             ends_at: When it ends in any case, if that is before the end of its lifetime.
             values: What a framework's own session object keeps in it.
             material: ``MATERIAL_BYTES`` that nobody can guess, to make the handle of instead of random ones: whoever
-                is first starts the session, and the others get the handle of the same one.
+                is first starts the session, and the others find out by ``RecordExists``.
 
         Returns:
             The handle. It is not kept anywhere; only whoever holds it can use the session.
 
         Raises:
             InvalidValue: If an argument cannot be what it is.
+            RecordExists: If there is a live session of that ``material`` already.
             GenerationOutdated: If the subject was revoked since ``generation`` was read.
             StoreUnavailable: If nothing could be kept.
         """
@@ -142,6 +148,8 @@ class Sessions:
             content["device"] = dict(device)
         if family_id is not None:
             content["family"] = family_id
+        if login_id is not None:
+            content["login"] = login_id
         if values:
             content["values"] = dict(values)
         if generation is not None and generation.__class__ is not int:
@@ -155,12 +163,7 @@ class Sessions:
             data=content, created_at=now, touched_at=now,
             idle_for=self._settings.idle_for, ends_at=min(now + self._settings.lifetime, ends_at or float("inf")),
         )  # fmt: skip
-        try:
-            self._store.add(record, now)
-        except RecordExists:
-            if material is None:
-                raise
-            return handle
+        self._store.add(record, now)
         self._events.emit(SessionStarted(at=now, subject=subject, session_id=session_id))
         return handle
 
@@ -336,7 +339,7 @@ class Sessions:
         new, new_id, check = new_handle(bucket_of_id(old_id))
 
         def renew(record: Record) -> Record:
-            data = {"login": record.id, **record.data}
+            data = {"login": _login_id(record), **record.data}
             if authenticated_at is not None:
                 data["auth_time"] = authenticated_at
             if fresh is not None:
@@ -344,8 +347,35 @@ class Sessions:
             return msgspec.structs.replace(record, id=new_id, check=check, data=data)
 
         kept = self._change(handle, renew)
+        self.refuse_ended(kept.subject, _login_id(kept), new_id)
         self._events.emit(SessionRenewed(at=self._clock(), subject=kept.subject, session_id=new_id, previous_id=old_id))
         return new
+
+    def note_ended(self, subject: str, login_id: str) -> None:
+        """Remember for a while that a login was ended, *before* its sessions are looked for: one that is just getting a
+        new handle finds it out afterwards, by ``refuse_ended``. So none escapes.
+
+        Raises:
+            StoreUnavailable: If it could not be remembered.
+        """
+        now = self._clock()
+        record = Record(
+            kind=_ENDED, id=id_for(subject, login_id), subject=subject, created_at=now, touched_at=now,
+            ends_at=now + _ENDED_FOR,
+        )  # fmt: skip
+        with suppress(RecordExists):
+            self._store.add(record, now)
+
+    def refuse_ended(self, subject: str, login_id: str, session_id: str) -> None:
+        """End a session that was given a handle while its login was being ended.
+
+        Raises:
+            SessionInvalid: If it was.
+            StoreUnavailable: If nobody can tell.
+        """
+        if self._store.get(_ENDED, id_for(subject, login_id), self._clock()) is not None:
+            self._store.remove(KIND, session_id)
+            raise SessionInvalid
 
     def list(self, subject: str, after: str = "", limit: int = 100) -> Sequence[Session]:
         """A page of the subject's live sessions, ordered by id.
@@ -410,6 +440,12 @@ def _identity(found: Found) -> Identity:
     )
 
 
+def _login_id(record: Record) -> str:
+    """The name of the login that a session belongs to: that of its first session, or of its family."""
+    name: str = record.data.get("login") or record.data.get("family") or record.id
+    return name
+
+
 def _session(record: Record) -> Session:
     content = record.data
     return Session(
@@ -418,7 +454,7 @@ def _session(record: Record) -> Session:
         roles=frozenset(content.get("roles", ())), scopes=frozenset(content.get("scopes", ())),
         amr=tuple(content.get("amr", ())), fresh=content.get("fresh", True), device=content.get("device", {}),
         family_id=content.get("family"), values=content.get("values", {}),
-        login_id=content.get("login") or content.get("family") or record.id,
+        login_id=_login_id(record),
     )  # fmt: skip
 
 

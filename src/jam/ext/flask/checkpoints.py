@@ -14,7 +14,7 @@ from flask import current_app, flash, redirect, request, session, url_for
 from flask.typing import ResponseReturnValue
 
 from jam.checkpoints import Action, Checkpoint, Target, same_as_any
-from jam.errors import APIKeyInvalid, AuthenticationRequired, ClaimRequired, ConfigError, JamError
+from jam.errors import APIKeyInvalid, AuthenticationRequired, ClaimRequired, ConfigError, CredentialsMixed, JamError
 from jam.ext.flask.carriers import bearer_token, header_key
 from jam.ext.flask.negotiation import quoted
 from jam.ext.flask.request import state_of
@@ -105,9 +105,13 @@ class SessionCheckpoint(FlaskCheckpoint):
         self.values_allowed = tuple(values)
 
     def refusal(self, identity: Identity, now: float) -> JamError | None:  # noqa: ARG002
-        forged = state_of(current_app).csrf_refusal(request)
+        state = state_of(current_app)
+        forged = state.csrf_refusal(request)
         if forged is not None:  # the session came in a cookie, so it is not opened
             return forged
+        owner = session.belongs_to() if state.keeps_flask_session else None  # type: ignore[attr-defined]
+        if owner and identity.subject not in (None, owner):
+            return CredentialsMixed()
         if self.session_key in session and same_as_any(session[self.session_key], self.values_allowed):
             return None
         return ClaimRequired("The session does not allow this.")

@@ -21,6 +21,7 @@ from jam.ext.flask.carriers import CookieCarrier, HeaderCarrier
 from jam.ext.flask.cli import jam_cli
 from jam.ext.flask.negotiation import handle_jam_error
 from jam.ext.flask.payload import globals_class
+from jam.ext.flask.refresh_routes import refresh_path
 from jam.ext.flask.request import STATE, JamState
 from jam.ext.flask.response import have_the_last_word
 from jam.ext.flask.users import current_user, vet
@@ -122,6 +123,7 @@ def _attach(app: Flask, jam: Jam) -> JamState:
         return state
     state = JamState(app, jam)
     state.vet = vet
+    state.find_refresh_path = refresh_path
     app.extensions["jam"] = jam
     app.extensions[STATE] = state
     app.app_ctx_globals_class = globals_class(app.app_ctx_globals_class)

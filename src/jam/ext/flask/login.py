@@ -27,7 +27,7 @@ from jam.errors import (
     UserInactive,
     UserUnknown,
 )
-from jam.ext.flask.carriers import Carrier, CookieCarrier, cookie_values
+from jam.ext.flask.carriers import MAX_COOKIES, Carrier, CookieCarrier, cookie_values
 from jam.ext.flask.cookies import drop_cookie, set_cookie
 from jam.ext.flask.guards import Guard
 from jam.ext.flask.negotiation import to_raise
@@ -35,7 +35,7 @@ from jam.ext.flask.request import JamState, device_of, prepared_state, resolve
 from jam.ext.flask.resolved import ANSWER, Resolved
 from jam.ext.flask.session import JamSession, cookie_age, flask_session_works, is_permanent
 from jam.ext.flask.token_cookies import unset_access_cookies, unset_refresh_cookies
-from jam.ext.flask.tokens import TokenRequired, end_token
+from jam.ext.flask.tokens import TokenRequired, claims_of, end_token
 from jam.ext.flask.users import roles_of, says, subject_of
 from jam.identity import ANONYMOUS, Identity
 
@@ -119,7 +119,7 @@ def start_login(
     """Start a login for the caller and end the one they had; see ``SessionExtension.sign_in``."""
     jam, device = state.jam, device_of(request)
     with state.answering_503():
-        before = list(state.presented(request, cookie_name, None)), _remember_tokens(state, request)
+        before = list(state.presented(request, cookie_name, None)), _remember_tokens(state, request, None)
         kept = session._get_current_object() if state.keeps_flask_session else None  # type: ignore[attr-defined]  # noqa: SLF001
         values: Mapping[str, str] = {}
         if isinstance(kept, JamSession):
@@ -144,9 +144,25 @@ def start_login(
         elif any(one.subject not in ("", subject) for one in ended):
             _clear_flask_session()
         identity = jam.sessions.verify(handle)
+        others = _tokens_of_others(state, subject)
     age = _goes_on(state, handle)
     state.remember(request, identity, _cookies(state, request, cookie_name, handle, token, age=age), handle, user)
+    if others:
+        state.change(request, _drop_tokens)
     return identity
+
+
+def _tokens_of_others(state: JamState, subject: str) -> bool:
+    """End the tokens in cookies that are somebody else's; whether there are any."""
+    found = False
+    if state.lookup.looks_in_cookies():
+        for name in (state.lookup.access_cookie, state.lookup.refresh_cookie):
+            for token in cookie_values(request.environ, name, None):
+                with suppress(CredentialError):
+                    if claims_of(state, token).get("sub") != subject:
+                        _end_token(state, token)
+                        found = True
+    return found
 
 
 def logout_user() -> bool:
@@ -187,7 +203,9 @@ def _drop_tokens(response: Response) -> None:
 def finish_login(state: JamState, cookie_name: str) -> None:
     """End the caller's login; see ``SessionExtension.sign_out``."""
     with state.answering_503():
-        state.jam.logins.end_own(list(state.presented(request, cookie_name, None)), _remember_tokens(state, request))
+        state.jam.logins.end_own(
+            list(state.presented(request, cookie_name, None)), _remember_tokens(state, request, None)
+        )
     state.remember(request, None, _cookies(state, request, cookie_name, "", ""))
     if state.keeps_flask_session:
         _clear_flask_session()
@@ -261,8 +279,8 @@ def _set_remember_cookie(state: JamState, response: Response, token: str) -> Non
     )  # fmt: skip
 
 
-def _remember_tokens(state: JamState, request: Request) -> list[str]:
-    return list(cookie_values(request.environ, state.lookup.remember_cookie))
+def _remember_tokens(state: JamState, request: Request, limit: int | None = MAX_COOKIES) -> list[str]:
+    return list(cookie_values(request.environ, state.lookup.remember_cookie, limit))
 
 
 # -- remembered browsers ------------------------------------------------------------------------------------

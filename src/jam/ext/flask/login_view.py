@@ -64,7 +64,7 @@ def _without_credentials(request: Request) -> Iterator[str]:
     tokens = prepared_state().lookup.tokens
     for pair in request.query_string.decode("latin-1").split("&"):
         name, _, value = pair.partition("=")
-        held = unquote_plus(value).removeprefix(tokens.query_string_value_prefix)
+        held = unquote_plus(value or name).removeprefix(tokens.query_string_value_prefix)
         if unquote_plus(name) != tokens.query_string_name and not is_credential(held):
             yield pair
 

@@ -10,7 +10,15 @@ from collections.abc import Callable, Iterable
 from flask import Request, Response
 
 from jam.errors import ConfigError
-from jam.ext.flask.carriers import Carrier, CookieCarrier, HeaderCarrier, JSONCarrier, QueryCarrier, header_key
+from jam.ext.flask.carriers import (
+    Carrier,
+    CookieCarrier,
+    HeaderCarrier,
+    JSONCarrier,
+    QueryCarrier,
+    cookie_values,
+    header_key,
+)
 from jam.ext.flask.resolved import Places, Wanted, places_of
 from jam.ext.flask.settings import LoginOptions, TokenOptions
 from jam.identity import Identity
@@ -264,7 +272,7 @@ class Lookup:
             if isinstance(carrier, HeaderCarrier):
                 found = (carrier.read(request.environ),)
             elif isinstance(carrier, CookieCarrier):
-                found = carrier.read(request.environ)
+                found = cookie_values(request.environ, carrier.name, None)
             (handles if method == "session" else tokens).extend(value for value in found if value)
         return handles, list(dict.fromkeys(tokens))
 

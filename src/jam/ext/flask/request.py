@@ -16,6 +16,7 @@ from typing import Any
 
 from flask import Flask, Request, Response, current_app
 from flask.globals import request_ctx
+from msgspec import UNSET, UnsetType
 from werkzeug.local import LocalProxy
 
 from jam.config import walk
@@ -85,8 +86,10 @@ class JamState:
         self.https = True
         self._csrf_keys: KeySet | None = None
         self.keeps_flask_session = False
+        self.find_refresh_path: Callable[[Flask], str | None] | None = None
+        self._refresh_path: str | UnsetType | None = UNSET
         self.sign_out: Callable[[], object] | None = None
-        self.after_vetting: Callable[[], None] | None = None
+        self.after_vetting: Callable[[str | None], None] | None = None
         self.restore: Callable[[JamState, Request], Resolved | None] | None = None
         self.trusted_origins: frozenset[str] = frozenset()
         self.challenges: tuple[str, ...] = ()
@@ -111,6 +114,16 @@ class JamState:
         other.lookup = copy.copy(self.lookup)
         other._ready = False  # noqa: SLF001 - this class's own
         return other
+
+    def takes_refresh_tokens(self) -> bool:
+        """Whether a route of the app takes refresh tokens; see ``refresh_routes``."""
+        return self.refresh_path() is not None
+
+    def refresh_path(self) -> str | None:
+        """Where the routes that take refresh tokens are; worked out once, since Flask adds none after a request."""
+        if self._refresh_path is UNSET:
+            self._refresh_path = None if self.find_refresh_path is None else self.find_refresh_path(current_app)
+        return self._refresh_path
 
     def callback(self, name: str) -> Callable[..., Any] | None:
         """The app's own function for this, if it gave one to any of its extensions."""
@@ -193,9 +206,15 @@ class JamState:
                 if not self._ready:
                     self.prepare()
                 places = self.lookup.places if wanted is None else self.lookup.narrowed(wanted)
+                if resolved is not None and resolved.retry_after is not None and resolved.places is not places:
+                    # The store has failed in this request: whoever asks for others than are known already finds nobody.
+                    nobody = Resolved(ANONYMOUS, StoreUnavailable())
+                    nobody.changes, nobody.marked, nobody.places = resolved.changes, resolved.marked, places
+                    nobody.retry_after, nobody.passed_as = resolved.retry_after, resolved.let_in()
+                    setattr(request, RESOLVED, nobody)
+                    return nobody
                 if resolved is not None and (
                     resolved.places is places
-                    or resolved.retry_after is not None
                     or (resolved.places is None and places.remembers)  # who signed in or out in this request
                     or _STAYS & request.__dict__.keys()
                 ):
@@ -207,7 +226,7 @@ class JamState:
                 raise to_raise(current_app, error) from error
             if resolved is not None:
                 found.changes = (*resolved.changes, *found.changes)
-                found.passed_as = resolved.passed_as if not resolved.passed else resolved.identity.subject
+                found.passed_as = resolved.let_in()
                 found.handle, found.marked = found.handle or resolved.handle, resolved.marked
             setattr(request, RESOLVED, found)
             if found.changes:
@@ -267,6 +286,8 @@ class JamState:
         resolved = Resolved(ANONYMOUS if identity is None else identity)
         resolved.handle = handle
         resolved.user = user
+        if before is not None and (identity is None or identity.subject == before.identity.subject):
+            resolved.passed_as = before.let_in()  # who signs in as somebody else is somebody else from then on
         resolved.changes = (change,) if before is None else (*before.changes, change)
         setattr(request, RESOLVED, resolved)
         self.mark_response(request, resolved)
@@ -277,6 +298,7 @@ class JamState:
         resolved = Resolved(ANONYMOUS)
         if before is not None:
             resolved.changes, resolved.marked = before.changes, before.marked
+            resolved.passed_as = before.let_in()
         setattr(request, RESOLVED, resolved)
         self.mark_response(request, resolved)
 
@@ -331,31 +353,30 @@ class JamState:
 
         if credential is not None:
             return belongs(credential)
-        by_name = [found for name in self.lookup.cookie_names() if (found := list(cookie_values(environ, name, None)))]
-        # Somebody else may have planted a second cookie of the name, with a value of their own.
-        if any(all(map(belongs, held)) for held in by_name):
-            return True
+        # Somebody else may have planted a cookie and know a value for it: what is proved must be one person.
+        live = list(self._signed_in(request))
+        if live:
+            return len({subject for subject, _ in live}) == 1 and any(belongs(held) for _, held in live)
+        dead = [held for name in self.lookup.cookie_names() for held in cookie_values(environ, name, None)]
         unsigned = list(cookie_values(environ, self.lookup.csrf_cookie, None))
-        return len(unsigned) == 1 and belongs(unsigned[0]) and self._nobody_is_signed_in(request)
+        return any(map(belongs, dead)) or (len(unsigned) == 1 and belongs(unsigned[0]))
 
-    def _nobody_is_signed_in(self, request: Request) -> bool:
-        """Whether no cookie of the request proves anybody; asked only where a value made before a sign-in is sent."""
-        jam, lookup = self.jam, self.lookup
-        for handle in self.presented(request, lookup.session_cookie or ""):
+    def _signed_in(self, request: Request) -> Iterator[tuple[str | None, str]]:
+        """Whom each cookie of the request proves that proves anybody, and what it holds."""
+        jam, lookup, environ = self.jam, self.lookup, request.environ
+        for handle in self.presented(request, lookup.session_cookie or "", None):
             opened = self.open_session(request, handle)
             if opened is not None and opened[0] is not None:
-                return False
-        checks = (
-            (lookup.access_cookie, jam.access_tokens.verify),
-            (lookup.refresh_cookie, jam.refresh_tokens.claims),
-            (lookup.remember_cookie, jam.remember_me.claims),
+                yield opened[1].subject, handle
+        checks: tuple[tuple[str, Callable[[str], str | None]], ...] = (
+            (lookup.access_cookie, lambda value: jam.access_tokens.verify(value).subject),
+            (lookup.refresh_cookie, lambda value: jam.refresh_tokens.claims(value)["sub"]),
+            (lookup.remember_cookie, lambda value: jam.remember_me.claims(value)["sub"]),
         )
         for name, check in checks:
-            for value in cookie_values(request.environ, name):
+            for value in cookie_values(environ, name, None):
                 with suppress(CredentialError):
-                    check(value)
-                    return False
-        return True
+                    yield check(value), value
 
     def _look(self, request: Request, places: Places) -> Resolved:
         """Try every carrier: headers, cookies, bodies, each kind in the order in which the extensions were set up."""
@@ -446,15 +467,18 @@ class JamState:
             # at all.
             request.__dict__[RESOLVED] = Resolved(ANONYMOUS)
             request.__dict__[VETTING] = True
+            agreed_on: str | None = None
             try:
                 self.vet(self, resolved)
             except (CredentialError, UserInactive):
                 _put_back(request, before)
                 raise
+            else:
+                agreed_on = resolved.identity.subject
             finally:
                 del request.__dict__[VETTING]
                 if self.after_vetting is not None:
-                    self.after_vetting()
+                    self.after_vetting(agreed_on)
             _put_back(request, before)
 
     # -- the response ---------------------------------------------------------------------------------------

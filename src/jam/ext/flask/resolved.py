@@ -138,6 +138,10 @@ class Resolved:
             self.error, self.credential = error, value
         self.tried += ((carrier, value, error),)
 
+    def let_in(self) -> str | None:
+        """Whom a guard let in by now; ``None`` for nobody."""
+        return self.identity.subject if self.passed and self.identity.subject is not None else self.passed_as
+
     @property
     def payload(self) -> dict[str, Any] | None:
         """A dict of the request's own with the credential's payload; ``None`` for the anonymous."""

@@ -252,8 +252,14 @@ class JamSession(SessionMixin):
         if self._handle is not None:
             self._handle = handle
 
-    def close_unjudged(self) -> None:
-        """Not be open any more, if it was opened while the app was asked about the caller: that may have said no."""
+    def close_unjudged(self, agreed_on: str | None) -> None:
+        """Not be open any more, if it was opened while the app was asked about its owner and the app said no.
+
+        Args:
+            agreed_on: Whom the app said yes to, if anybody.
+        """
+        if self._unjudged and agreed_on is not None and self.belongs_to() in (None, "", agreed_on):
+            self._unjudged = False
         if self._unjudged:
             self._values, self._texts, self._handle = None, {}, None
             self._nobodys = self._sealed = self._unjudged = False
@@ -339,11 +345,11 @@ class JamSession(SessionMixin):
         return merged
 
 
-def close_unjudged() -> None:
+def close_unjudged(agreed_on: str | None) -> None:
     """See ``JamSession.close_unjudged``; for the current request."""
     kept = session._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001 - werkzeug's own API
     if isinstance(kept, JamSession):
-        kept.close_unjudged()
+        kept.close_unjudged(agreed_on)
 
 
 def flask_session_works() -> bool:

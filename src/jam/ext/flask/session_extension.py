@@ -10,7 +10,7 @@ from flask import Blueprint, Flask
 
 from jam.errors import ConfigError
 from jam.ext.flask.extensions import CredentialExtension, F
-from jam.ext.flask.login import finish_login, refuse_forged, restore, start_login
+from jam.ext.flask.login import finish_login, logout_user, refuse_forged, restore, start_login
 from jam.ext.flask.login_view import answer_unauthorized
 from jam.ext.flask.request import JamState, prepared_state, state_of
 from jam.ext.flask.session import JamSessionInterface, close_unjudged
@@ -84,7 +84,7 @@ class SessionExtension(CredentialExtension):
         if self.flask_session:
             state.keeps_flask_session = True
             state.lookup.session_cookie = self.cookie_name
-            state.sign_out = self.sign_out
+            state.sign_out = logout_user
             state.after_vetting = close_unjudged
             app.session_interface = JamSessionInterface()
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Response, current_app, request
+from flask import Response, request
 
 from jam.credentials.refresh_tokens import is_refresh_token
 from jam.errors import ConfigError, InvalidValue
 from jam.ext.flask.cookies import drop_cookie, set_cookie
-from jam.ext.flask.refresh_routes import refresh_path
 from jam.ext.flask.request import JamState, prepared_state
 from jam.ext.flask.tokens import claims_of, get_csrf_token
 
@@ -111,7 +110,7 @@ def _name_and_path(state: JamState, which: str) -> tuple[str, str]:
     if which == "access":
         return state.lookup.access_cookie, options.access_cookie_path
     return state.lookup.refresh_cookie, options.refresh_cookie_path or request.script_root + (
-        refresh_path(current_app) or "/"
+        state.refresh_path() or "/"
     )
 
 

@@ -26,8 +26,7 @@ from jam.errors import (
 from jam.ext.flask.callbacks import call
 from jam.ext.flask.csrf import csrf_token_matches, new_csrf_token
 from jam.ext.flask.guards import Guard, enter
-from jam.ext.flask.refresh_routes import refresh_path
-from jam.ext.flask.request import JamState, device_of, prepared_state, resolve
+from jam.ext.flask.request import JamState, device_of, prepared_state, resolve, state_of
 from jam.ext.flask.resolved import ANSWER, Wanted
 from jam.ext.flask.settings import LOCATIONS, seconds
 from jam.ext.flask.users import TOKEN_METHODS, roles_of, subject_of
@@ -210,6 +209,7 @@ def end_token(state: JamState, token: str) -> None:
         state.jam.refresh_tokens.revoke(token)
         return
     claims = state.jam.access_tokens.claims(token)
+    # Also of one that has expired: who comes back to sign out wants the refresh tokens gone.
     if isinstance(login_id := claims.get("sid"), str) and isinstance(subject := claims.get("sub"), str):
         state.jam.refresh_tokens.revoke_login(subject, login_id)
     state.jam.access_tokens.revoke(token)
@@ -262,8 +262,10 @@ def _generation(caller: Identity | None, kind: str) -> int | None:
     """
     if caller is None:
         return None
+    if caller.method == "jwt" and kind == "access_token":
+        return caller.generation
     if caller.method == "jwt":
-        return caller.generation if kind == "access_token" else None
+        return None if prepared_state().jam.settings.access_tokens.stateless else caller.generations.get(kind, 0)
     return caller.generations.get(kind, 0) if caller.method in ("refresh_token", "session") else None
 
 
@@ -276,7 +278,7 @@ def _login_id(caller: Identity | None, *, always: bool = False) -> str | None:
     """
     if caller is not None and caller.method in TOKEN_METHODS and isinstance(known := caller.payload.get("sid"), str):
         return known
-    if not request_ctx or not (always or refresh_path(current_app) is not None):
+    if not request_ctx or not (always or state_of(current_app).takes_refresh_tokens()):
         return None
     made: str = request.__dict__.setdefault(LOGIN_ID, secrets.token_urlsafe(16))
     return made

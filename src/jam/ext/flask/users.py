@@ -171,8 +171,13 @@ def assume(state: JamState, request: Request, subject: str, method: str = "sessi
 
 def says(user: Any, name: str) -> bool:
     """What a user says of itself, be it by an attribute or by a method; true if it says nothing."""
-    answer = getattr(user, name, True)
-    return bool(answer() if callable(answer) else answer)
+    try:
+        answer = getattr(user, name)
+        return bool(answer() if callable(answer) else answer)
+    except AttributeError as error:
+        if not hasattr(type(user), name) and name not in getattr(user, "__dict__", ()):
+            return True
+        raise RuntimeError(f"{type(user).__name__}.{name} raised AttributeError: {error}") from error
 
 
 def with_roles(state: JamState, identity: Identity, user: Any) -> Identity:
