@@ -27,9 +27,7 @@ from jam.ext.flask import (
     logout_user,
     revoke_jwt,
 )
-from jam.stores import open_store
 from tests.ext.flask.callers import SAME_ORIGIN, bearer, cookies, set_cookies
-from tests.services import MYSQL, POSTGRESQL, fresh_database, fresh_prefix
 
 PAGE = Path(__file__).parents[1] / "docs" / "revocation.md"
 COLUMNS = ("Session", "Remembered browser", "Access token", "Refresh token")
@@ -42,22 +40,6 @@ def cells(title):
     head, _, *rows = [re.split(r"\s*\|\s*", line.strip("| ")) for line in section.splitlines() if line[:1] == "|"]
     assert tuple(head[1:]) == COLUMNS
     return [(row[0], column, said) for row in rows for column, said in zip(COLUMNS, row[1:], strict=True)]
-
-
-@pytest.fixture(scope="module", params=["memory", "SQLite", "PostgreSQL", "MariaDB", "Redis"])
-def store(request, tmp_path_factory):
-    urls = {
-        "memory": lambda: iter(["memory://"]),
-        "SQLite": lambda: iter([f"sqlite:///{tmp_path_factory.mktemp('store')}/jam.sqlite3"]),
-        "PostgreSQL": lambda: fresh_database("PostgreSQL", POSTGRESQL),
-        "MariaDB": lambda: fresh_database("MariaDB", MYSQL),
-        "Redis": fresh_prefix,
-    }[request.param]()
-    store = open_store(next(urls))
-    store.create_tables()
-    yield store
-    store.close()
-    next(urls, None)
 
 
 class User(UserMixin):
@@ -180,8 +162,8 @@ class Site:
 
 
 @pytest.fixture
-def site(store, clock, secret):
-    return lambda **options: Site(store, clock, secret, **options)
+def site(engine_store, clock, secret):
+    return lambda **options: Site(engine_store, clock, secret, **options)
 
 
 # -- what happens -------------------------------------------------------------------------------------------

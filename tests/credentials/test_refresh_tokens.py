@@ -41,36 +41,13 @@ from jam.events import FamilyEnded, FamilyStarted, RefreshReused, RefreshRotated
 from jam.identity import ANONYMOUS
 from jam.stores import open_store
 from jam.testing import MovableClock
-from tests.services import MYSQL, POSTGRESQL, fresh_database, fresh_prefix
 
-ENGINES = ["memory", "SQLite", "PostgreSQL", "MariaDB", "Redis"]
 MISSING = object()
 DAY = 86400
 OVERLAP = 10
 LIFETIME = 30 * DAY
 RACERS = 4
 PATIENCE = 60
-
-
-@pytest.fixture(scope="module", params=ENGINES)
-def url(request, tmp_path_factory):
-    """Where a store of each engine is that no other test uses: everyone is revoked in it."""
-    if request.param == "memory":
-        yield "memory://"
-    elif request.param == "SQLite":
-        yield f"sqlite:///{tmp_path_factory.mktemp('store')}/jam.sqlite3"
-    elif request.param == "Redis":
-        yield from fresh_prefix()
-    else:
-        yield from fresh_database(request.param, {"PostgreSQL": POSTGRESQL, "MariaDB": MYSQL}[request.param])
-
-
-@pytest.fixture(scope="module")
-def store(url):
-    store = open_store(url)
-    store.create_tables()
-    yield store
-    store.close()
 
 
 @pytest.fixture

@@ -268,13 +268,7 @@ def token_options(config: Mapping[str, Any], *, https: bool) -> TokenOptions:
     options = TokenOptions(**given)
     if options.locations is not None and not options.locations:
         raise ConfigError("JWT_TOKEN_LOCATION is empty.", hint=f"It lists some of {', '.join(LOCATIONS)}.")
-    if options.cookie_secure is False and https:
-        raise ConfigError(
-            "JWT_COOKIE_SECURE is False and browsers reach the app by https: whoever listens could read the tokens.",
-            hint="Leave it out. For local work by plain http set JAM_HTTPS = False.",
-        )
-    if options.cookie_samesite == "None" and not (https or options.cookie_secure):
-        raise ConfigError("Browsers take a cookie with SameSite=None only by https.", hint="Set JAM_HTTPS, or Lax.")
+    _check_cookie("JWT_COOKIE_SECURE", options.cookie_secure, options.cookie_samesite, https=https)
     return options
 
 
@@ -339,14 +333,19 @@ def login_options(config: Mapping[str, Any], *, https: bool) -> LoginOptions:
             hint="Leave it out.",
         )
     options = LoginOptions(**given)
-    if options.secure is False and https:
+    _check_cookie("REMEMBER_COOKIE_SECURE", options.secure, options.samesite, https=https)
+    return options
+
+
+def _check_cookie(key: str, secure: bool | None, samesite: str, *, https: bool) -> None:
+    """Refuse a cookie that whoever listens could read, and one that browsers would not take."""
+    if secure is False and https:
         raise ConfigError(
-            "REMEMBER_COOKIE_SECURE is False and browsers reach the app by https: whoever listens could read it.",
+            f"{key} is False and browsers reach the app by https: whoever listens could read what the cookie holds.",
             hint="Leave it out. For local work by plain http set JAM_HTTPS = False.",
         )
-    if options.samesite == "None" and not (https or options.secure):
+    if samesite == "None" and not (https or secure):
         raise ConfigError("Browsers take a cookie with SameSite=None only by https.", hint="Set JAM_HTTPS, or Lax.")
-    return options
 
 
 def seconds(value: float | timedelta) -> float:
