@@ -16,7 +16,14 @@ from jam.credentials.refresh_tokens import Family, RefreshTokens
 from jam.credentials.sessions import Session, Sessions
 from jam.crypto.handles import ID, MATERIAL_BYTES, bucket_of, handle_from
 from jam.crypto.keys import Key
-from jam.errors import CredentialError, GenerationOutdated, RecordExists, RefreshTokenReused, SessionInvalid
+from jam.errors import (
+    CredentialError,
+    GenerationOutdated,
+    RecordExists,
+    RefreshTokenReused,
+    SessionInvalid,
+    UserInactive,
+)
 from jam.events import Events, SubjectRevoked
 from jam.identity import Identity
 from jam.stores.base import Store
@@ -130,7 +137,8 @@ class Logins:
         Args:
             token: What the browser brought.
             device: What to show of the browser in lists.
-            agree: Called with the handle and the identity; an exception of it ends the session and is raised on.
+            agree: Called with the handle and the identity. Whatever it raises is raised on; ``CredentialError`` and
+                ``UserInactive`` end the session.
 
         Raises:
             RefreshTokenReused: If the token was superseded longer ago than the overlap; everything of its family is
@@ -169,7 +177,10 @@ class Logins:
             successor = self._remember_me.rotate(token)
             # Whoever ended the family in between may have looked for its sessions before there was this one.
             self._remember_me.verify(successor)
-        except Exception:
+        except (
+            CredentialError,
+            UserInactive,
+        ):  # after anything else the browser may come again, as other tabs may have
             if is_ours:
                 self._sessions.delete(handle)
             raise
@@ -291,6 +302,8 @@ class Logins:
             if session.login_id in names or session.family_id in names or session.id in names:
                 self._sessions.note_ended(subject, session.login_id)
                 ended = self._sessions.delete_by_id(subject, session.id) or ended
+                if session.family_id is not None:  # of a name that nobody knew a moment ago, maybe
+                    ended = self._remember_me.revoke_by_id(subject, session.family_id) or ended
         return ended
 
     def end_all(self, subject: str | None) -> None:

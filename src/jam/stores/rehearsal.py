@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from jam.stores.base import Counted, Found, Marks, Record, Store
+from jam.errors import GenerationOutdated, RecordExists
+from jam.stores.base import Counted, Found, Marks, Record, Store, check_record, check_swap
 
 __all__ = ["RehearsalStore"]
 
@@ -22,8 +23,13 @@ class RehearsalStore(Store):
         self._real = real
         self._written: dict[tuple[str, str], Record | None] = {}
 
-    def add(self, record: Record, now: float) -> None:  # noqa: ARG002 - the contract's
+    def add(self, record: Record, now: float) -> None:
         """Keep it for the rehearsal."""
+        check_record(record)
+        if record.generation < self._real.marks(record.subject, "", now).generation(record.kind):
+            raise GenerationOutdated
+        if self.get(record.kind, record.id, now) is not None:
+            raise RecordExists
         self._written[record.kind, record.id] = record
 
     def get(self, kind: str, record_id: str, now: float, touch_after: float | None = None) -> Found | None:  # noqa: ARG002
@@ -31,14 +37,22 @@ class RehearsalStore(Store):
         if (kind, record_id) not in self._written:
             return self._real.get(kind, record_id, now)
         record = self._written[kind, record_id]
-        return None if record is None else Found(record, self._real.marks(record.subject, "", now).generations)
+        if record is None or record.dies_at <= now:
+            return None
+        return Found(record, self._real.marks(record.subject, "", now).generations)
 
     def marks(self, subject: str, revocation_id: str, now: float) -> Marks:
         """As the other store has them."""
         return self._real.marks(subject, revocation_id, now)
 
-    def swap(self, old: Record, new: Record, now: float) -> Record | None:  # noqa: ARG002 - the contract's
+    def swap(self, old: Record, new: Record, now: float) -> Record | None:
         """Keep the new one for the rehearsal."""
+        check_swap(old, new)
+        found = self.get(old.kind, old.id, now)
+        if found is None or found.record.version != old.version:
+            return None
+        if new.generation < found.generations.get(new.kind, 0):
+            raise GenerationOutdated
         self._written[old.kind, old.id] = None
         kept = msgspec.structs.replace(new, version=old.version + 1)
         self._written[new.kind, new.id] = kept

@@ -143,6 +143,8 @@ class JamSession(SessionMixin):
             if failed or self._refusal is not None or (found is not None and not self._may_use(found)):
                 self._sealed, self._values = True, {}  # nothing is opened, and nothing saved
                 return
+            if self._values is not None and found is not None and self._handle == found[0]:
+                return  # the app opened it while it was asked, and may have written
             texts = {} if found is None else dict(found[1].values)
             try:
                 self._values = {key: _SERIALIZER.loads(text) for key, text in texts.items()}
