@@ -10,7 +10,7 @@ import asyncio
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeVar, overload
@@ -360,20 +360,19 @@ def enter(
     """
     context = current_context()
     state = state_of(context.app)
-    case = _Case(context, state, wanted, raising=raising)
     try:
-        resolved = case.resolved = state.resolve(context.request, wanted)
+        resolved = state.resolve(context.request, wanted)
     except (HTTPException, StoreUnavailable):
-        case.explain_outage()
+        _Case(context, state, wanted, raising=raising).explain_outage()
         raise
-    if isinstance(resolved.error, InvalidRequest):
-        return case.refuse(checkpoints[0], resolved.error)
     identity, now = resolved.identity, state.clock()
+    if resolved.error is not None and isinstance(resolved.error, InvalidRequest):
+        return _Case(context, state, wanted, resolved, raising=raising).refuse(checkpoints[0], resolved.error)
     if resolved.passed_as is not None and identity.subject not in (None, resolved.passed_as):
-        return case.refuse(checkpoints[0], CredentialsMixed())
-    for one in checkpoints:
+        return _Case(context, state, wanted, resolved, raising=raising).refuse(checkpoints[0], CredentialsMixed())
+    let_pass: dict[int, JamError] = {}
+    for number, one in enumerate(checkpoints):
         refusal = one.refusal(identity, now)
-        case.asked.append((one, refusal))
         answer = one.answer if isinstance(one, ActionCheckpoint) else None
         if refusal is None:
             passed = None if answer is None else answer_success(answer)
@@ -381,6 +380,8 @@ def enter(
                 state.mark_response(context.request, resolved)
                 return passed
             continue
+        asked = [*((before, let_pass.get(at)) for at, before in enumerate(checkpoints[:number])), (one, refusal)]
+        case = _Case(context, state, wanted, resolved, asked, raising=raising)
         if answer is None:
             return case.refuse(one, _for_caller(refusal, resolved))
         if isinstance(refusal, CSRFFailed):  # the reason, and no flash message in a session that is not to be opened
@@ -392,6 +393,7 @@ def enter(
             return failed
         if not answer.disable_default_fail:
             return case.refuse(one, refusal, answer.fail_status)
+        let_pass[number] = refusal
     resolved.passed = True
     state.mark_response(context.request, resolved)
     return None
@@ -418,14 +420,23 @@ class _Case:
 
     __slots__ = ("_app", "_raising", "_request", "_state", "_wanted", "asked", "resolved")
 
-    def __init__(self, context: RequestContext, state: JamState, wanted: Wanted | None, *, raising: bool) -> None:
+    def __init__(
+        self,
+        context: RequestContext,
+        state: JamState,
+        wanted: Wanted | None,
+        resolved: Resolved = NOBODY,
+        asked: Sequence[tuple[Checkpoint, JamError | None]] = (),
+        *,
+        raising: bool,
+    ) -> None:
         self._app = context.app
         self._request = context.request
         self._state = state
         self._wanted = wanted
         self._raising = raising
-        self.resolved = NOBODY
-        self.asked: list[tuple[Checkpoint, JamError | None]] = []
+        self.resolved = resolved
+        self.asked = asked
 
     def refuse(self, one: Checkpoint, error: JamError, status: int | None = None) -> Response:
         """The answer to the caller.
@@ -437,16 +448,15 @@ class _Case:
         challenges = _challenges(state, one)
         self.explain(one, error, status)
         own = None if status is not None else own_answer(app, state, error, self._wanted)
-        if own is not None or self._raising or has_handlers(app):
-            resolved.challenges = tuple(with_reason(challenge, error) for challenge in challenges)
-            state.mark_response(request, resolved)
-        if own is not None:
-            if self._raising:  # Flask hands this one to no error handler
-                raise HTTPException(response=own)
-            return own
-        if self._raising or has_handlers(app):
+        if own is None and not self._raising and not has_handlers(app):
+            return error_response(error, status, challenges)
+        resolved.challenges = tuple(with_reason(challenge, error) for challenge in challenges)
+        state.mark_response(request, resolved)
+        if own is None:
             raise to_raise(app, error, status, challenges)
-        return error_response(error, status, challenges)
+        if self._raising:  # Flask hands this one to no error handler
+            raise HTTPException(response=own)
+        return own
 
     def explain_outage(self) -> None:
         """The store is away: nobody can tell who is calling."""

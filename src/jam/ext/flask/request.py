@@ -396,17 +396,20 @@ class JamState:
                 twice.tried = tuple((carrier, value, InvalidRequest()) for carrier, value in held)
                 return twice
             in_bodies = [(body, value) for body in places.bodies for value in read[body.location, body.name]]
-        unproved = Resolved(ANONYMOUS)
+        unproved: Resolved | None = None
         for header in places.headers:
             value = header.read(environ)
             if value is not None:
                 try:
                     proved = self._proved(request, header, value)
                 except (CredentialError, UserInactive) as refused:
+                    unproved = unproved or Resolved(ANONYMOUS)
                     unproved.note(header, value, refused)
                 else:
-                    proved.tried = unproved.tried
+                    if unproved is not None:
+                        proved.tried = unproved.tried
                     return proved
+        unproved = unproved or Resolved(ANONYMOUS)
         if in_bodies or (places.cookies and "HTTP_COOKIE" in environ):
             return self._look_further(request, places, in_bodies, unproved)
         return unproved
@@ -452,7 +455,10 @@ class JamState:
         """Whom a credential proves, if the app agrees."""
         resolved = Resolved(carrier.verify(value), None, value, carrier.location)
         resolved.carrier = carrier
-        self.ask_app(request, resolved)
+        for functions in self.callbacks:
+            if functions.vets:
+                self.ask_app(request, resolved)
+                break
         return resolved
 
     def ask_app(self, request: Request, resolved: Resolved) -> None:

@@ -86,25 +86,20 @@ class Resolved:
         retry_after: If the store failed in this request, when to try again, in seconds.
     """
 
-    __slots__ = (
-        "_payload",
-        "carrier",
-        "challenges",
-        "changes",
-        "credential",
-        "error",
-        "explanation",
-        "handle",
-        "identity",
-        "location",
-        "marked",
-        "passed",
-        "passed_as",
-        "places",
-        "retry_after",
-        "tried",
-        "user",
-    )  # fmt: skip
+    # Defaults of the class: most requests need few of them, and setting each costs as much as a look-up.
+    user: Any = None
+    carrier: Carrier | None = None
+    explanation: Any = None
+    tried: tuple[tuple[Carrier, str, JamError], ...] = ()
+    places: Places | None = None
+    challenges: tuple[str, ...] = ()
+    changes: tuple[Callable[[Response], object], ...] = ()
+    marked = False
+    passed = False
+    passed_as: str | None = None
+    retry_after: int | None = None
+    handle: str | None = None
+    _payload: dict[str, Any] | None = None
 
     def __init__(
         self,
@@ -117,19 +112,6 @@ class Resolved:
         self.error = error
         self.credential = credential
         self.location = location
-        self.user: Any = None
-        self.carrier: Carrier | None = None
-        self.explanation: Any = None
-        self.tried: tuple[tuple[Carrier, str, JamError], ...] = ()
-        self.places: Places | None = None
-        self.challenges: tuple[str, ...] = ()
-        self.changes: tuple[Callable[[Response], object], ...] = ()
-        self.marked = False
-        self.passed = False
-        self.passed_as: str | None = None
-        self.retry_after: int | None = None
-        self.handle: str | None = None
-        self._payload: dict[str, Any] | None = None
 
     def note(self, carrier: Carrier, value: str, error: JamError) -> None:
         """A carrier held what did not count."""
