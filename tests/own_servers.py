@@ -22,6 +22,14 @@ from tests.services import missing
 PATIENCE = 60
 
 
+def state_of(path):
+    """The state of a thread, by its file in /proc: T is stopped; Z for one that has ended meanwhile."""
+    try:
+        return path.read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "Z"
+
+
 class OwnServer:
     """An engine's program with a folder of its own; a context that starts and ends it."""
 
@@ -96,6 +104,7 @@ class OwnServer:
         """While the block runs it accepts connections and never answers: the kernel does the former."""
         self.signal_all(signal.SIGSTOP)
         try:
+            self.wait_until_it_stands_still()
             yield
         finally:
             self.signal_all(signal.SIGCONT)
@@ -106,6 +115,18 @@ class OwnServer:
         for pid in (own, *map(int, Path(f"/proc/{own}/task/{own}/children").read_text().split())):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+
+    def wait_until_it_stands_still(self, patience=10):
+        """A signal takes effect a moment after it was sent, thread by thread; until then an answer may still come."""
+        until = time.monotonic() + patience
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        while time.monotonic() < until:
+            children = (tasks / str(self.process.pid) / "children").read_text().split()
+            of_children = [path for child in children for path in Path(f"/proc/{child}/task").glob("*/stat")]
+            if all(state_of(path) in "TtZ" for path in (*tasks.glob("*/stat"), *of_children)):
+                return
+            time.sleep(0.01)
+        raise AssertionError(f"{self.name} does not stand still after {patience} seconds")
 
     def log(self):
         return self.folder / "log.txt"
