@@ -27,28 +27,16 @@ from jam.errors import (
 from jam.events import FamilyEnded, RefreshReused, SessionEnded, SubjectRevoked
 from jam.stores import open_store
 from jam.testing import MovableClock
+from tests.credentials.conftest import SERVERS
 
 DAY = 86400
 LAPTOP = {"user_agent": "Firefox", "address": "192.0.2.7"}
-SERVERS = {"PostgreSQL": "postgresql_url", "MariaDB": "mysql_url", "Redis": "redis_url"}
 TABS = 10
 
 
-@pytest.fixture(params=["memory", "SQLite", *SERVERS])
-def url(request, tmp_path):
-    if request.param == "memory":
-        return "memory://"
-    if request.param == "SQLite":
-        return f"sqlite:///{tmp_path}/jam.sqlite3"
-    address = request.getfixturevalue(SERVERS[request.param])
-    make_tables(address)
-    return address
-
-
-@functools.cache
-def make_tables(url):
-    with contextlib.closing(open_store(url)) as store:
-        store.create_tables()
+@pytest.fixture
+def url(shared_url):
+    return shared_url
 
 
 @pytest.fixture
@@ -356,7 +344,7 @@ def test_ten_tabs_that_are_restored_at_once_end_in_one_session_and_one_successor
         jam.logins.end_own([handle], [successor])
 
 
-@pytest.mark.parametrize("url", ["SQLite", *SERVERS], indirect=True)
+@pytest.mark.parametrize("shared_url", ["SQLite", *SERVERS], indirect=True)
 def test_ten_tabs_in_five_processes_end_in_one_session_and_one_successor(jam, alice, secret, url, processes):
     for _ in range(3):
         browser = signed_in(jam, alice)

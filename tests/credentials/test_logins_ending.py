@@ -14,27 +14,14 @@ from jam import Jam
 from jam.errors import CredentialError, JamError, RefreshTokenReused
 from jam.stores import open_store
 
-SERVERS = {"PostgreSQL": "postgresql_url", "MariaDB": "mysql_url", "Redis": "redis_url"}
 OVERLAP = 60  # seconds; longer than that after a rotation, the token before it is a thief's
 RACING = 0.12  # seconds for each way to end a login, on each engine
 PATIENCE = 30.0
 
 
-@pytest.fixture(params=["memory", "SQLite", *SERVERS])
-def url(request, tmp_path):
-    if request.param == "memory":
-        return "memory://"
-    if request.param == "SQLite":
-        return f"sqlite:///{tmp_path}/jam.sqlite3"
-    address = request.getfixturevalue(SERVERS[request.param])
-    make_tables(address)
-    return address
-
-
-@functools.cache
-def make_tables(url):
-    with contextlib.closing(open_store(url)) as store:
-        store.create_tables()
+@pytest.fixture
+def url(shared_url):
+    return shared_url
 
 
 @pytest.fixture

@@ -177,10 +177,8 @@ class Logins:
             successor = self._remember_me.rotate(token)
             # Whoever ended the family in between may have looked for its sessions before there was this one.
             self._remember_me.verify(successor)
-        except (
-            CredentialError,
-            UserInactive,
-        ):  # after anything else the browser may come again, as other tabs may have
+        except (CredentialError, UserInactive):
+            # Not after anything else: the browser may come again, or another tab may have come.
             if is_ours:
                 self._sessions.delete(handle)
             raise
@@ -271,8 +269,6 @@ class Logins:
             known = self._sessions.get(handle)
             if known is None:
                 continue
-            if known.subject:
-                self._sessions.note_ended(known.subject, known.login_id)
             session = self._sessions.take(handle)
             ended.append(session or known)
             if known.subject:
@@ -300,7 +296,8 @@ class Logins:
         ended = False
         for session in self._of(subject):
             if session.login_id in names or session.family_id in names or session.id in names:
-                self._sessions.note_ended(subject, session.login_id)
+                if session.login_id not in names:
+                    self._sessions.note_ended(subject, session.login_id)
                 ended = self._sessions.delete_by_id(subject, session.id) or ended
                 if session.family_id is not None:  # of a name that nobody knew a moment ago, maybe
                     ended = self._remember_me.revoke_by_id(subject, session.family_id) or ended

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Flask
 
 from jam.ext.flask.guards import guards_of
+from jam.ext.flask.tokens import TokenRequired
 
 __all__ = ["refresh_path"]
 
@@ -15,7 +16,7 @@ def refresh_path(app: Flask) -> str | None:
     for rule in app.url_map.iter_rules():
         view = app.view_functions.get(rule.endpoint)
         guards = [one for method in rule.methods or () for one in guards_of(view, method)]
-        if any(getattr(one, "takes_refresh_tokens", bool)() for one in guards):
+        if any(isinstance(one, TokenRequired) and one.takes_refresh_tokens() for one in guards):
             fixed, variable, _ = rule.rule.partition("<")
             found.append(fixed.rpartition("/")[0].split("/") if variable else fixed.rstrip("/").split("/"))
     if not found:

@@ -332,11 +332,8 @@ class JamState:
             StoreUnavailable: As ``resolve`` does.
         """
         if not self._ready:
-            try:
+            with self.answering_503():
                 self.prepare()
-            except StoreUnavailable as error:
-                self.note_unavailable(request, error)
-                raise to_raise(current_app, error) from error
         refusal = csrf_refusal(request, self.trusted_origins)
         if refusal is not None and "HTTP_SEC_FETCH_SITE" not in request.environ:  # whose word would be final
             values = sent_csrf_tokens(request, self.lookup.csrf_headers, self.lookup.csrf_fields)
@@ -455,10 +452,7 @@ class JamState:
         """Whom a credential proves, if the app agrees."""
         resolved = Resolved(carrier.verify(value), None, value, carrier.location)
         resolved.carrier = carrier
-        for functions in self.callbacks:
-            if functions.vets:
-                self.ask_app(request, resolved)
-                break
+        self.ask_app(request, resolved)
         return resolved
 
     def ask_app(self, request: Request, resolved: Resolved) -> None:
@@ -467,25 +461,31 @@ class JamState:
         Raises:
             CredentialError, UserInactive: If it says no.
         """
-        if self.vet is not None and any(functions.vets for functions in self.callbacks):
-            before = request.__dict__.get(RESOLVED)
-            # Who asks while the app is being asked, its own functions above all, sees nobody yet; if they fail, nobody
-            # at all.
-            request.__dict__[RESOLVED] = Resolved(ANONYMOUS)
-            request.__dict__[VETTING] = True
-            agreed_on: str | None = None
-            try:
-                self.vet(self, resolved)
-            except (CredentialError, UserInactive):
-                _put_back(request, before)
-                raise
-            else:
-                agreed_on = resolved.identity.subject
-            finally:
-                del request.__dict__[VETTING]
-                if self.after_vetting is not None:
-                    self.after_vetting(agreed_on)
+        for functions in self.callbacks:
+            if functions.vets:
+                break
+        else:
+            return
+        if self.vet is None:
+            return
+        before = request.__dict__.get(RESOLVED)
+        # Who asks while the app is being asked, its own functions above all, sees nobody yet; if they fail, nobody at
+        # all.
+        request.__dict__[RESOLVED] = Resolved(ANONYMOUS)
+        request.__dict__[VETTING] = True
+        agreed_on: str | None = None
+        try:
+            self.vet(self, resolved)
+        except (CredentialError, UserInactive):
             _put_back(request, before)
+            raise
+        else:
+            agreed_on = resolved.identity.subject
+        finally:
+            del request.__dict__[VETTING]
+            if self.after_vetting is not None:
+                self.after_vetting(agreed_on)
+        _put_back(request, before)
 
     # -- the response ---------------------------------------------------------------------------------------
 

@@ -395,8 +395,12 @@ class JamSessionInterface(SessionInterface):
         return JamSession(state_of(app), request)
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        """Save what changed. Never raises in production: an exception here would bypass the app's error handlers, so
-        the response becomes the error's.
+        """Save what changed. An exception here would bypass the app's error handlers, so the response becomes the
+        error's; only what is the developer's to mend is raised, in debug and testing.
+
+        Raises:
+            ConfigError: If a cookie cannot be set as it is configured.
+            JamError: In debug and testing, if a value cannot be kept.
         """
         if not isinstance(session, JamSession) or not session.opened:
             return
