@@ -23,14 +23,20 @@ from msgspec import Meta, Struct
 from jam.errors import ConfigError
 
 __all__ = [
+    "APITokenSettings",
     "AccessTokenSettings",
+    "AccountSettings",
+    "AuditSettings",
     "CSRFSettings",
+    "MailSettings",
     "Options",
+    "PasswordSettings",
     "RefreshTokenSettings",
     "RememberMeSettings",
     "Secret",
     "SessionSettings",
     "Settings",
+    "ThrottlingSettings",
     "flat_options",
     "read_options",
     "settings_from",
@@ -61,6 +67,8 @@ class Secret:
 
 
 _ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+")
+_BASE_URL = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+(/[A-Za-z0-9._~/-]*[A-Za-z0-9._~-])?")
+_ONE_PASS_KIB = 47104
 Lifetime = Annotated[float, Meta(ge=1, le=10 * YEAR)]
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 
@@ -150,6 +158,117 @@ class CSRFSettings(Struct, frozen=True, kw_only=True):
     trusted_origins: tuple[str, ...] = ()
 
 
+class APITokenSettings(Struct, frozen=True, kw_only=True):
+    """``api_tokens``: see ``docs/api_tokens.md``. Times are in seconds.
+
+    Attributes:
+        lifetime: Of a token unless its maker says otherwise.
+        max_lifetime: The longest that anybody may ask for.
+    """
+
+    lifetime: Lifetime = 90 * 86400.0
+    max_lifetime: Lifetime = 366 * 86400.0
+
+
+class PasswordSettings(Struct, frozen=True, kw_only=True):
+    """``passwords``: see ``docs/passwords.md``.
+
+    Attributes:
+        min_length: Of a new password, in characters (code points).
+        max_length: Of any password, in characters: longer ones are refused before they cost anything.
+        memory_kib: What argon2id uses, in KiB; at least 19456.
+        iterations: How often it goes over it; at least 2 (1 from 47104 KiB on).
+        parallelism: On how many threads.
+        concurrency: How many passwords one process hashes at once; left out, one for each processor.
+        wait_for: How long a request waits for its turn before it is answered 503, in seconds.
+        migrating_from: Of what kind the app's old hashes are, such as ``scrypt:32768:8:1``, ``pbkdf2:sha256:600000`` or
+            ``bcrypt:12``: until it is left out again, every sign-in costs as much as one with such a hash.
+        context_words: Words that no password may contain: the names of the product, the company, the town.
+    """
+
+    min_length: Annotated[int, Meta(ge=8, le=64)] = 15
+    max_length: Annotated[int, Meta(ge=64, le=4096)] = 1024
+    memory_kib: Annotated[int, Meta(ge=19456, le=4 * 1024 * 1024)] = 19456
+    iterations: Annotated[int, Meta(ge=1, le=100)] = 2
+    parallelism: Annotated[int, Meta(ge=1, le=16)] = 1
+    concurrency: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    wait_for: Annotated[float, Meta(ge=0, le=60)] = 2.0
+    migrating_from: Name | None = None
+    context_words: tuple[str, ...] = ()
+
+
+_Limit = Annotated[int, Meta(ge=1, le=1_000_000)]
+
+
+class ThrottlingSettings(Struct, frozen=True, kw_only=True):
+    """``throttling``: see ``docs/throttling.md``. Times are in seconds.
+
+    Attributes:
+        attempts: How many failed sign-ins one address may make under one name in a ``window``.
+        window: How long they are counted together.
+        attempts_per_account: How many failed sign-ins all unknown addresses together may make under one name in a day.
+        attempts_per_address: How many failed sign-ins one address may make under all names in a ``window``.
+        known_for: For how long an address from which a person signed in counts as theirs: strangers who use up
+            ``attempts_per_account`` do not shut it out.
+        mails: How many mails one account may be sent in an hour.
+        mails_per_address: How many mails one address may have sent in an hour.
+    """
+
+    attempts: _Limit = 10
+    window: Lifetime = 900.0
+    attempts_per_account: _Limit = 50
+    attempts_per_address: _Limit = 100
+    known_for: Lifetime = 30 * 86400.0
+    mails: _Limit = 5
+    mails_per_address: _Limit = 20
+
+
+class MailSettings(Struct, frozen=True, kw_only=True):
+    """``mail``: see ``docs/mail.md``.
+
+    Attributes:
+        url: ``smtp://user:password@host:587`` (STARTTLS), ``smtps://...:465`` or ``console://``.
+        sender: Who the mails are from, such as ``Jam <no-reply@app.example>``.
+        timeout: How long to wait for the server, in seconds.
+    """
+
+    url: Secret | None = None
+    sender: Name | None = None
+    timeout: Annotated[float, Meta(ge=0.1, le=300)] = 10.0
+
+
+class AccountSettings(Struct, frozen=True, kw_only=True):
+    """``accounts``: see ``docs/accounts.md``. Times are in seconds.
+
+    Attributes:
+        base_url: Where browsers reach the app, such as ``https://app.example``: links in mails begin with it.
+        open_registration: Whether ``POST /api/users`` is open to everybody. It tells which names exist.
+        require_verified_email: Whether nobody is signed in before their e-mail address is verified.
+        sign_in_lifetime: How long a sign-in of several steps may take.
+        reset_lifetime: How long a link to set a new password is good.
+        verify_lifetime: How long a link to verify an e-mail address is good.
+        fresh_for: How long ago a person may have proved who they are to change their e-mail address, and the like.
+    """
+
+    base_url: Name | None = None
+    open_registration: bool = False
+    require_verified_email: bool = False
+    sign_in_lifetime: Lifetime = 600.0
+    reset_lifetime: Lifetime = 1800.0
+    verify_lifetime: Lifetime = 3 * 86400.0
+    fresh_for: Lifetime = 600.0
+
+
+class AuditSettings(Struct, frozen=True, kw_only=True):
+    """``audit``: see ``docs/audit.md``.
+
+    Attributes:
+        url: Where the audit log is kept: ``file:///var/log/app/audit.jsonl`` or a database's URL; left out, nowhere.
+    """
+
+    url: Secret | None = None
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """Everything that can be set.
 
@@ -173,6 +292,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     remember_me: RememberMeSettings = RememberMeSettings()
     sessions: SessionSettings = SessionSettings()
     csrf: CSRFSettings = CSRFSettings()
+    api_tokens: APITokenSettings = APITokenSettings()
+    passwords: PasswordSettings = PasswordSettings()
+    throttling: ThrottlingSettings = ThrottlingSettings()
+    mail: MailSettings = MailSettings()
+    accounts: AccountSettings = AccountSettings()
+    audit: AuditSettings = AuditSettings()
 
 
 def _fields(struct: type[Struct], *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -184,7 +309,12 @@ def _fields(struct: type[Struct], *path: str) -> Iterator[tuple[tuple[str, ...],
 
 
 _TYPES: dict[tuple[str, ...], Any] = dict(_fields(Settings))
-_SECTIONS = frozenset(path[0] for path in _TYPES if len(path) > 1)
+_SECTION_TYPES: dict[str, type[Struct]] = {
+    field.name: field.type
+    for field in msgspec.structs.fields(Settings)
+    if isinstance(field.type, type) and issubclass(field.type, Struct)
+}
+_SECTIONS = frozenset(_SECTION_TYPES)
 _FLAT = {"_".join(path).upper(): path for path in _TYPES}
 _NESTED = {"__".join(path).upper(): path for path in _TYPES}
 
@@ -231,13 +361,7 @@ def settings_from(options: Options) -> Settings:
     Raises:
         ConfigError: If two of them contradict each other.
     """
-    sections = {
-        "access_tokens": AccessTokenSettings(**options.get("access_tokens", {})),
-        "refresh_tokens": RefreshTokenSettings(**options.get("refresh_tokens", {})),
-        "remember_me": RememberMeSettings(**options.get("remember_me", {})),
-        "sessions": SessionSettings(**options.get("sessions", {})),
-        "csrf": CSRFSettings(**options.get("csrf", {})),
-    }
+    sections = {name: kind(**options.get(name, {})) for name, kind in _SECTION_TYPES.items()}
     settings = Settings(**{**options, **sections})
     tokens, sessions = settings.access_tokens, settings.sessions
     if tokens.lifetime > tokens.max_lifetime:
@@ -251,6 +375,19 @@ def settings_from(options: Options) -> Settings:
     for name, families in (("refresh_tokens", settings.refresh_tokens), ("remember_me", settings.remember_me)):
         if families.idle_for is not None and families.idle_for > families.lifetime:
             raise ConfigError(f"{name}.idle_for is longer than {name}.lifetime.")
+    if settings.passwords.iterations < 2 and settings.passwords.memory_kib < _ONE_PASS_KIB:  # noqa: PLR2004
+        raise ConfigError(
+            f"passwords.iterations is 1 with less than {_ONE_PASS_KIB} KiB of passwords.memory_kib.",
+            hint="OWASP's minimum for argon2id is 2 over 19456 KiB, or 1 over 47104 KiB (ASVS 11.4.2).",
+        )
+    if settings.api_tokens.lifetime > settings.api_tokens.max_lifetime:
+        raise ConfigError("api_tokens.lifetime is longer than api_tokens.max_lifetime.")
+    base_url = settings.accounts.base_url
+    if base_url is not None and not _BASE_URL.fullmatch(base_url):
+        raise ConfigError(
+            f"accounts.base_url is {base_url!r}, which is no place that links can begin with.",
+            hint="Write https://app.example or https://app.example/path: no query, no slash at the end.",
+        )
     for origin in settings.csrf.trusted_origins:
         if not _ORIGIN.fullmatch(origin):
             raise ConfigError(

@@ -6,12 +6,16 @@ client, and a ``hint`` for the developer that says what to do next. None of them
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 __all__ = [
     "APIKeyInvalid",
+    "APITokenInvalid",
     "AccessDenied",
     "AuthenticationRequired",
+    "BadCredentials",
+    "Busy",
     "CSRFFailed",
     "ClaimRequired",
     "ClaimsRefused",
@@ -19,6 +23,8 @@ __all__ = [
     "ConfigError",
     "CredentialError",
     "CredentialsMixed",
+    "EmailRefused",
+    "EmailTaken",
     "FreshnessRequired",
     "GenerationOutdated",
     "InvalidKey",
@@ -26,20 +32,27 @@ __all__ = [
     "InvalidValue",
     "JamError",
     "MethodRequired",
+    "OneTimeTokenInvalid",
+    "PasswordRefused",
     "RecordExists",
     "RefreshTokenReused",
     "RoleRequired",
     "ScopeRequired",
     "SessionInvalid",
     "SessionNotSaved",
+    "SignInIncomplete",
     "StoreError",
     "StoreUnavailable",
     "TokenExpired",
     "TokenInvalid",
     "TokenNotYetValid",
     "TokenRevoked",
+    "TooManyAttempts",
     "UserInactive",
+    "UserNotFound",
     "UserUnknown",
+    "UsernameRefused",
+    "UsernameTaken",
 ]
 
 
@@ -170,6 +183,113 @@ class APIKeyInvalid(CredentialError):
 
     code = "api_key_invalid"
     message = "The API key is not valid."
+
+
+class APITokenInvalid(CredentialError):
+    """There is no live API token like that: mistyped, expired, revoked or never made."""
+
+    code = "api_token_invalid"
+    message = "The API token is not valid."
+
+
+class OneTimeTokenInvalid(CredentialError):
+    """The link or code was used before, has expired, was made for something else, or the account has changed since."""
+
+    code = "one_time_token_invalid"
+    message = "The link or code is not valid any more."
+    hint = "Ask for a new one."
+
+
+class BadCredentials(CredentialError):
+    """Name and password do not belong together; which of the two is wrong is not said (ASVS 6.3.8)."""
+
+    code = "bad_credentials"
+    message = "The user name or password is wrong."
+
+
+class SignInIncomplete(CredentialError):
+    """What was shown so far is right, and more is needed before the person is signed in.
+
+    Attributes:
+        steps: The names of what comes next, in this order.
+        token: What to resume the sign-in with; it proves nobody.
+    """
+
+    code = "sign_in_incomplete"
+    message = "Signing in takes another step."
+    hint = "Do what `steps` names, then resume with `sign_in_token`."
+
+    def __init__(self, steps: tuple[str, ...] = (), token: str = "") -> None:
+        super().__init__()
+        self.steps = steps
+        self.token = token
+
+
+class TooManyAttempts(JamError):
+    """Somebody tries too often: passwords, or mails to be sent. ``retry_after`` is in seconds."""
+
+    code = "too_many_attempts"
+    status = 429
+    message = "Too many attempts. Try again later."
+
+    def __init__(self, retry_after: float = 60.0) -> None:
+        super().__init__()
+        self.retry_after = max(1, math.ceil(retry_after))
+
+
+class Busy(JamError):
+    """More passwords are waiting to be checked than this process takes on. ``retry_after`` is in seconds."""
+
+    code = "busy"
+    status = 503
+    message = "The service is busy. Try again in a moment."
+    retry_after: ClassVar[int] = 2
+
+
+# -- what people write about themselves: 400 ----------------------------------------------------------------
+
+
+class UsernameRefused(InvalidValue):
+    """A user name that nobody may have: the message says why."""
+
+    code = "username_refused"
+    message = "The user name is not acceptable."
+
+
+class UsernameTaken(InvalidValue):
+    """Somebody else has the user name, or one that looks like it."""
+
+    code = "username_taken"
+    message = "Please use a different username."
+
+
+class EmailRefused(InvalidValue):
+    """Not an e-mail address: the message says why."""
+
+    code = "email_refused"
+    message = "The e-mail address is not acceptable."
+
+
+class EmailTaken(InvalidValue):
+    """Somebody else has the e-mail address."""
+
+    code = "email_taken"
+    message = "Please use a different email address."
+
+
+class PasswordRefused(InvalidValue):
+    """The policy does not take the password (NIST SP 800-63B-4 3.1.1.2): the message says why."""
+
+    code = "password_refused"
+    message = "The password is not acceptable."
+
+
+class UserNotFound(JamError):
+    """There is no such user."""
+
+    code = "user_not_found"
+    status = 404
+    message = "There is no such user."
 
 
 class InvalidRequest(JamError):

@@ -12,19 +12,41 @@ from collections.abc import Callable
 import msgspec
 
 __all__ = [
+    "APITokenCreated",
+    "AccountEvent",
+    "BreachCheckFailed",
+    "DataExported",
+    "Deactivated",
+    "Deleted",
+    "EmailChanged",
+    "EmailVerified",
     "Event",
     "Events",
     "FamilyEnded",
     "FamilyStarted",
+    "MailFailed",
+    "OneTimeTokenIssued",
+    "OneTimeTokenUsed",
+    "PasswordChanged",
+    "PasswordHashUnreadable",
+    "PasswordRehashed",
+    "Reactivated",
+    "Reauthenticated",
     "RefreshReused",
     "RefreshRotated",
+    "Registered",
     "Revoked",
+    "RolesChanged",
     "SessionConflict",
     "SessionEnded",
     "SessionRenewed",
     "SessionStarted",
+    "SignInFailed",
+    "SignedIn",
     "SubjectRevoked",
+    "Throttled",
     "TokenIssued",
+    "UsernameChanged",
 ]
 
 logger = logging.getLogger("jam.events")
@@ -109,6 +131,127 @@ class SubjectRevoked(Event, frozen=True, kw_only=True):
 
     subject: str | None
     kinds: tuple[str, ...]
+
+
+# -- accounts -----------------------------------------------------------------------------------------------
+
+
+class AccountEvent(Event, frozen=True, kw_only=True):
+    """About a person's account.
+
+    Attributes:
+        subject: Whose; ``None`` if the account is not known.
+        address: Where the request came from, if it was one; as far as the app can tell.
+    """
+
+    subject: str | None
+    address: str | None = None
+
+
+class SignedIn(AccountEvent, frozen=True, kw_only=True):
+    """Somebody proved who they are. ``failures`` counts the attempts that failed just before (ASVS 6.3.5)."""
+
+    amr: tuple[str, ...] = ()
+    failures: int = 0
+
+
+class SignInFailed(AccountEvent, frozen=True, kw_only=True):
+    """Somebody did not. ``reason`` is for the log only: the caller is told the same each time."""
+
+    reason: str
+
+
+class Throttled(AccountEvent, frozen=True, kw_only=True):
+    """An attempt was refused because there were too many before it; ``what`` was attempted."""
+
+    what: str
+
+
+class Reauthenticated(AccountEvent, frozen=True, kw_only=True):
+    """Somebody who was signed in proved who they are again."""
+
+
+class Registered(AccountEvent, frozen=True, kw_only=True):
+    """An account was made."""
+
+
+class EmailVerified(AccountEvent, frozen=True, kw_only=True):
+    """The person showed that mail to the account's address reaches them."""
+
+
+class EmailChanged(AccountEvent, frozen=True, kw_only=True):
+    """The account has another e-mail address; the former one was told (ASVS 6.3.7)."""
+
+
+class UsernameChanged(AccountEvent, frozen=True, kw_only=True):
+    """The account has another user name."""
+
+
+class PasswordChanged(AccountEvent, frozen=True, kw_only=True):
+    """The account has a new password; ``by`` says how: ``change``, ``reset``."""
+
+    by: str
+
+
+class PasswordRehashed(AccountEvent, frozen=True, kw_only=True):
+    """The same password is kept by a stronger hash from now on."""
+
+
+class PasswordHashUnreadable(AccountEvent, frozen=True, kw_only=True):
+    """What the app keeps as a password hash is none that Jam knows: nobody can sign in with it."""
+
+
+class BreachCheckFailed(AccountEvent, frozen=True, kw_only=True):
+    """The service that knows breached passwords could not be asked."""
+
+
+class RolesChanged(AccountEvent, frozen=True, kw_only=True):
+    """The account has other roles."""
+
+    roles: tuple[str, ...]
+
+
+class Deactivated(AccountEvent, frozen=True, kw_only=True):
+    """The account may not be used any more."""
+
+
+class Reactivated(AccountEvent, frozen=True, kw_only=True):
+    """The account may be used again."""
+
+
+class Deleted(AccountEvent, frozen=True, kw_only=True):
+    """The account is gone."""
+
+
+class DataExported(AccountEvent, frozen=True, kw_only=True):
+    """The person was given what is kept about them."""
+
+
+class OneTimeTokenIssued(AccountEvent, frozen=True, kw_only=True):
+    """A link or code was made; ``purpose`` says for what."""
+
+    purpose: str
+
+
+class OneTimeTokenUsed(AccountEvent, frozen=True, kw_only=True):
+    """A link or code was used up."""
+
+    purpose: str
+
+
+class APITokenCreated(AccountEvent, frozen=True, kw_only=True):
+    """An API token was made."""
+
+    token_id: str
+    name: str
+
+
+class MailFailed(AccountEvent, frozen=True, kw_only=True):
+    """A mail could not be sent, ``attempts`` times; ``gave_up`` if it will not be tried again."""
+
+    template: str
+    attempts: int
+    gave_up: bool
 
 
 class Events:

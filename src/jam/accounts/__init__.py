@@ -1,0 +1,1 @@
+"""People and their passwords: the flows by which they come, prove who they are, and go. Free of HTTP."""
