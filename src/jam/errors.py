@@ -7,7 +7,8 @@ client, and a ``hint`` for the developer that says what to do next. None of them
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 __all__ = [
     "APIKeyInvalid",
@@ -15,6 +16,7 @@ __all__ = [
     "AccessDenied",
     "AuthenticationRequired",
     "BadCredentials",
+    "BodyInvalid",
     "Busy",
     "CSRFFailed",
     "ClaimRequired",
@@ -63,12 +65,16 @@ class JamError(Exception):
         message: What happened, safe to show to a client. The class's own text when left out.
         hint: What the developer can do about it; goes to logs and the command line, never to a client.
         code: A more precise code than the class's own.
+
+    Attributes:
+        retry_after: When it is worth trying again, in seconds; ``None`` if that says nothing.
     """
 
     code: str = "jam_error"
     status: ClassVar[int] = 500
     message: str = "The request could not be authorized."
     hint: str = ""
+    retry_after: int | None = None
 
     def __init__(self, message: str | None = None, *, hint: str | None = None, code: str | None = None) -> None:
         if message is not None:
@@ -81,6 +87,10 @@ class JamError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".rstrip()
+
+    def details(self) -> Mapping[str, Any]:
+        """What a client is told besides the message, by name."""
+        return {}
 
 
 # -- configuration and keys: the developer's mistakes, found at start or first use ---------------------------
@@ -224,6 +234,10 @@ class SignInIncomplete(CredentialError):
         self.steps = steps
         self.token = token
 
+    def details(self) -> Mapping[str, Any]:
+        """The steps, and what to resume with if the sign-in can be resumed."""
+        return {"steps": list(self.steps), **({"sign_in_token": self.token} if self.token else {})}
+
 
 class TooManyAttempts(JamError):
     """Somebody tries too often: passwords, or mails to be sent. ``retry_after`` is in seconds."""
@@ -234,7 +248,7 @@ class TooManyAttempts(JamError):
 
     def __init__(self, retry_after: float = 60.0) -> None:
         super().__init__()
-        self.retry_after = max(1, math.ceil(retry_after))
+        self.retry_after: int | None = max(1, math.ceil(retry_after))
 
 
 class Busy(JamError):
@@ -243,7 +257,7 @@ class Busy(JamError):
     code = "busy"
     status = 503
     message = "The service is busy. Try again in a moment."
-    retry_after: ClassVar[int] = 2
+    retry_after = 2
 
 
 # -- what people write about themselves: 400 ----------------------------------------------------------------
@@ -290,6 +304,26 @@ class UserNotFound(JamError):
     code = "user_not_found"
     status = 404
     message = "There is no such user."
+
+
+class BodyInvalid(JamError):
+    """A request's body is not what the endpoint takes.
+
+    Attributes:
+        fields: What is wrong, by the name of the field; ``""`` stands for the body as a whole.
+    """
+
+    code = "body_invalid"
+    status = 400
+    message = "The request's body is not acceptable."
+
+    def __init__(self, message: str | None = None, fields: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.fields = dict(fields or {})
+
+    def details(self) -> Mapping[str, Any]:
+        """The fields."""
+        return {"fields": self.fields} if self.fields else {}
 
 
 class InvalidRequest(JamError):
@@ -402,7 +436,7 @@ class StoreUnavailable(StoreError):
     code = "store_unavailable"
     status = 503
     message = "The service is temporarily unavailable."
-    retry_after: ClassVar[int] = 5
+    retry_after = 5
 
 
 class RecordExists(StoreError):

@@ -25,7 +25,9 @@ from jam.config import (
     settings_from,
 )
 from jam.credentials.access_tokens import AccessTokens
+from jam.credentials.api_tokens import APITokens
 from jam.credentials.logins import Logins
+from jam.credentials.one_time_tokens import OneTimeTokens
 from jam.credentials.refresh_tokens import RefreshTokens
 from jam.credentials.sessions import Sessions
 from jam.crypto.keys import HMACKey, Key, KeySet, RSAKey, derive
@@ -39,7 +41,7 @@ __all__ = ["Jam", "SettingsSource"]
 
 logger = logging.getLogger("jam")
 
-_REVOCABLE = ("access_token", "refresh_token", "remember_me", "session")
+_REVOCABLE = ("access_token", "api_token", "one_time_token", "refresh_token", "remember_me", "session")
 _HMAC_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
 # An app answers these for itself, so that two apps of one Jam may differ in them.
 _PER_APP = frozenset({("https",), ("debug",)})
@@ -97,9 +99,11 @@ class Jam:
         self._store = store
         self._keys = keys
         self._access_tokens: AccessTokens | None = None
+        self._api_tokens: APITokens | None = None
         self._refresh_tokens: RefreshTokens | None = None
         self._remember_me: RefreshTokens | None = None
         self._logins: Logins | None = None
+        self._one_time_tokens: OneTimeTokens | None = None
         self._made_up_secret: Secret | None = None
         self._sessions: Sessions | None = None
         _all_jams.add(self)
@@ -108,7 +112,15 @@ class Jam:
         """The same Jam over a store that changes nothing and with nobody listening; for ``flask jam explain``."""
         other = copy.copy(self)
         other.events = Events()
-        for part in ("_access_tokens", "_refresh_tokens", "_remember_me", "_sessions", "_logins"):
+        for part in (
+            "_access_tokens",
+            "_api_tokens",
+            "_refresh_tokens",
+            "_remember_me",
+            "_sessions",
+            "_logins",
+            "_one_time_tokens",
+        ):
             setattr(other, part, None)  # to be made anew over the store
         other._store = RehearsalStore(self.store)  # noqa: SLF001 - this class's own
         return other
@@ -258,6 +270,16 @@ class Jam:
         return self._access_tokens
 
     @property
+    def api_tokens(self) -> APITokens:
+        """What makes, verifies, lists and revokes API tokens."""
+        if self._api_tokens is None:
+            with self._lock:
+                if self._api_tokens is None:
+                    settings = self.settings.api_tokens
+                    self._api_tokens = APITokens(self.store, settings, clock=self.clock, events=self.events)
+        return self._api_tokens
+
+    @property
     def refresh_tokens(self) -> RefreshTokens:
         """What issues, verifies, rotates and revokes refresh tokens."""
         if self._refresh_tokens is None:
@@ -289,6 +311,15 @@ class Jam:
                     )  # fmt: skip
         return self._logins
 
+    @property
+    def one_time_tokens(self) -> OneTimeTokens:
+        """What makes and uses up what a link in a mail carries."""
+        if self._one_time_tokens is None:
+            with self._lock:
+                if self._one_time_tokens is None:
+                    self._one_time_tokens = OneTimeTokens(self.store, clock=self.clock, events=self.events)
+        return self._one_time_tokens
+
     def _families(self, keys: KeySet, settings: RefreshTokenSettings | RememberMeSettings, kind: str) -> RefreshTokens:
         tokens, name = self.settings.access_tokens, self.settings.name
         return RefreshTokens(
@@ -307,8 +338,9 @@ class Jam:
         return self._sessions
 
     def revoke_all(self, subject: str | None) -> None:
-        """End everything that a subject (``None``: everyone) holds: sessions, access tokens, refresh tokens, and the
-        browsers that remember them. With ``access_tokens.stateless`` access tokens live on until they expire.
+        """End everything that a subject (``None``: everyone) holds: sessions, access tokens, refresh tokens, API
+        tokens, and the browsers that remember them. With ``access_tokens.stateless`` access tokens live on until they
+        expire.
 
         Raises:
             StoreUnavailable: If it could not be done.

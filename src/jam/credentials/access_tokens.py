@@ -198,7 +198,7 @@ class AccessTokens:
             payload[GENERATION_CLAIM] = generation
         if not_before is not None:
             payload["nbf"] = int(checked_number("not_before", not_before))
-        if listed := _checked_scopes(scopes):
+        if listed := checked_scopes(scopes):
             payload["scope"] = " ".join(listed)
         if listed := checked_names("roles", roles):
             payload["roles"] = listed
@@ -457,7 +457,12 @@ def checked_names(argument: str, names: Collection[str]) -> list[str]:
     raise InvalidValue(f"{argument} is a collection of non-empty strings.")
 
 
-def _checked_scopes(scopes: Collection[str]) -> list[str]:
+def checked_scopes(scopes: Collection[str]) -> list[str]:
+    """A collection of scopes as a list.
+
+    Raises:
+        InvalidValue: If it is none, or a scope has a character that it must not have (RFC 6749 3.3).
+    """
     listed = checked_names("scopes", scopes)
     if not all(_SCOPE.fullmatch(scope) for scope in listed):
         raise InvalidValue("A scope has no space, quotation mark, backslash or exotic character (RFC 6749 3.3).")

@@ -4,6 +4,10 @@ The ``id`` is public: a two-byte bucket taken from the subject (so that all of o
 slot of a cluster) and 128 random bits, 24 characters in all. It names the record in lists, logs and URLs.
 The ``secret`` is 256 random bits, 43 characters. The store holds only ``check``, the SHA-256 of the secret:
 with 256 bits of entropy nothing slower is needed (ASVS 6.5.2, 7.2.3, 11.5.1).
+
+An API token is a handle that people paste into files: ``jam_<id>_<secret><checksum>``, of base62 digits in fixed
+widths (25, 43 and 6), 79 characters in all. Whoever searches files for secrets knows it by its prefix and its
+checksum, the CRC-32 of everything before it, without asking anybody.
 """
 
 from __future__ import annotations
@@ -11,11 +15,14 @@ from __future__ import annotations
 import hmac
 import re
 import secrets
+import zlib
 from hashlib import sha256
 
+from jam.crypto.base62 import base62_decode, base62_encode
 from jam.crypto.encoding import b64url_decode, b64url_encode
 
 __all__ = [
+    "API_TOKEN_PREFIX",
     "ID",
     "MATERIAL_BYTES",
     "bucket_of",
@@ -23,8 +30,10 @@ __all__ = [
     "handle_from",
     "id_for",
     "matches",
+    "new_api_token",
     "new_handle",
     "new_id",
+    "split_api_token",
     "split_handle",
 ]
 
@@ -32,8 +41,16 @@ _BUCKET_BYTES = 2
 _ID_BYTES = 16
 _SECRET_BYTES = 32
 MATERIAL_BYTES = _ID_BYTES + _SECRET_BYTES  #: what a handle is made of, besides its bucket
+API_TOKEN_PREFIX = "jam_"  # noqa: S105 - what secret scanners look for
 ID = re.compile(r"[A-Za-z0-9_-]{24}", re.ASCII)  #: the form of an id
 _HANDLE = re.compile(r"([A-Za-z0-9_-]{24})\.([A-Za-z0-9_-]{43})", re.ASCII)
+_ID_DIGITS = 25
+_SECRET_DIGITS = 43
+_CHECKSUM_DIGITS = 6
+_API_TOKEN = re.compile(
+    rf"({API_TOKEN_PREFIX}([0-9A-Za-z]{{{_ID_DIGITS}}})_([0-9A-Za-z]{{{_SECRET_DIGITS}}}))([0-9A-Za-z]{{{_CHECKSUM_DIGITS}}})",
+    re.ASCII,
+)
 
 
 def bucket_of(subject: str) -> bytes:
@@ -78,6 +95,37 @@ def split_handle(handle: str) -> tuple[str, bytes] | None:
         return None
     record_id, secret = match.groups()
     return record_id, sha256(secret.encode()).digest()
+
+
+def new_api_token(bucket: bytes) -> tuple[str, str, bytes]:
+    """A new ``(token, id, check)`` in a bucket. The token goes to the client, id and check to the store."""
+    name = bucket + secrets.token_bytes(_ID_BYTES)
+    secret = base62_encode(secrets.randbits(8 * _SECRET_BYTES), _SECRET_DIGITS)
+    text = f"{API_TOKEN_PREFIX}{base62_encode(int.from_bytes(name, 'big'), _ID_DIGITS)}_{secret}"
+    return text + _checksum(text), b64url_encode(name).decode(), sha256(secret.encode()).digest()
+
+
+def split_api_token(token: str) -> tuple[str, bytes] | None:
+    """``(id, check)`` of a presented API token, or ``None`` if it does not have the form of one.
+
+    No two texts give the same: what is mistyped, and a number that is too large to have been written, is none.
+    """
+    match = _API_TOKEN.fullmatch(token)
+    if match is None:
+        return None
+    text, name, secret, checksum = match.groups()
+    if checksum != _checksum(text):
+        return None
+    try:
+        record_id = base62_decode(name).to_bytes(_BUCKET_BYTES + _ID_BYTES, "big")
+        base62_decode(secret).to_bytes(_SECRET_BYTES, "big")
+    except OverflowError:
+        return None
+    return b64url_encode(record_id).decode(), sha256(secret.encode()).digest()
+
+
+def _checksum(text: str) -> str:
+    return base62_encode(zlib.crc32(text.encode()), _CHECKSUM_DIGITS)
 
 
 def matches(check: bytes, presented: bytes) -> bool:

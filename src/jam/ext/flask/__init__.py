@@ -5,6 +5,8 @@ Extensions say where credentials are looked for; guards say what a route demands
 """
 
 from jam.checkpoints import Authenticated, Checkpoint, Claim, Fresh, HasRole, HasScope, Method
+from jam.ext.flask.api_token_extension import APITokenExtension
+from jam.ext.flask.basic import BasicExtension
 from jam.ext.flask.checkpoints import (
     APIKeyCheckpoint,
     BearerCheckpoint,
@@ -59,8 +61,10 @@ from jam.ext.flask.users import AnonymousUserMixin, UserMixin, current_user, get
 
 __all__ = [
     "APIKeyCheckpoint",
+    "APITokenExtension",
     "AnonymousUserMixin",
     "Authenticated",
+    "BasicExtension",
     "BearerCheckpoint",
     "Checkpoint",
     "Claim",

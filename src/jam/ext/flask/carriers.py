@@ -12,10 +12,13 @@ from flask import Request
 from werkzeug.exceptions import HTTPException
 
 from jam.crypto.encoding import json_decode_object
+from jam.crypto.handles import API_TOKEN_PREFIX
 from jam.identity import Identity
 
 __all__ = [
     "MAX_COOKIES",
+    "APITokenCarrier",
+    "BasicCarrier",
     "Carrier",
     "CookieCarrier",
     "HeaderCarrier",
@@ -68,6 +71,22 @@ class HeaderCarrier(Carrier):
     def read(self, environ: Mapping[str, Any]) -> str | None:
         """What the header carries, or ``None``."""
         return bearer_token(environ.get(self._key), self._scheme)
+
+
+class APITokenCarrier(HeaderCarrier):
+    """A header with an API token, which may hold a token of another kind as well."""
+
+    def read(self, environ: Mapping[str, Any]) -> str | None:
+        """What the header carries, if it looks like an API token; or ``None``."""
+        value = super().read(environ)
+        return value if value is not None and value.startswith(API_TOKEN_PREFIX) else None
+
+
+class BasicCarrier(HeaderCarrier):
+    """A header of the form ``Basic <credentials>`` (RFC 7617)."""
+
+    def __init__(self, verify: Callable[[str], Identity]) -> None:
+        super().__init__("Authorization", verify, "Basic")
 
 
 class CookieCarrier(Carrier):

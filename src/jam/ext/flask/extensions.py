@@ -85,11 +85,8 @@ class CredentialExtension(JamExtension):
     def __init__(self, jam: Jam, app: Flask | None, header_name: str | None, cookie_name: str | None) -> None:
         if not header_name and not cookie_name:
             raise ConfigError("The extension looks nowhere.", hint="Give it a header_name or a cookie_name.")
-        for name in (header_name, cookie_name):
-            if name and not _TOKEN.fullmatch(name):
-                raise ConfigError(f"{name!r} cannot be the name of a header or cookie (RFC 9110 5.6.2).")
-        self.header_name = header_name
-        self.cookie_name = cookie_name
+        self.header_name = checked_name(header_name) if header_name else None
+        self.cookie_name = checked_name(cookie_name) if cookie_name else None
         super().__init__(jam, app)
 
     def init_app(self, app: Flask) -> None:
@@ -103,6 +100,17 @@ class CredentialExtension(JamExtension):
             state.carry(HeaderCarrier, self.header_name, self.method)
         if self.cookie_name:
             state.carry(CookieCarrier, self.cookie_name, self.method)
+
+
+def checked_name(name: str) -> str:
+    """What a header or cookie can be called.
+
+    Raises:
+        ConfigError: If it is not that.
+    """
+    if not _TOKEN.fullmatch(name):
+        raise ConfigError(f"{name!r} cannot be the name of a header or cookie (RFC 9110 5.6.2).")
+    return name
 
 
 def _in_templates() -> dict[str, Any]:

@@ -56,7 +56,7 @@ _GUARDS = "__jam_checkpoints__"
 _PUBLIC = "__jam_public__"
 _ASYNC = "__jam_async__"
 _DEMANDS = "__jam_demands__"
-_METHODS = frozenset(("jwt", "session"))
+_METHODS = frozenset(("api_token", "basic", "jwt", "session"))
 
 
 class Guard:
@@ -148,7 +148,8 @@ def login_required(view: V | None = None, *, methods: Collection[str] | None = N
 
     Args:
         view: The view.
-        methods: Which kinds of credential count here: ``"session"``, ``"jwt"``; all that the app looks for if left out.
+        methods: Which kinds of credential count here: ``"session"``, ``"jwt"``, ``"api_token"``, ``"basic"``; all that
+            the app looks for if left out, but ``"basic"``, which counts only where it is named.
 
     Raises:
         ConfigError: If ``methods`` names none of these.
@@ -445,7 +446,7 @@ class _Case:
             HTTPException, JamError: Instead, where the app or a library wants to see errors.
         """
         app, request, state, resolved = self._app, self._request, self._state, self.resolved
-        challenges = _challenges(state, one)
+        challenges = _challenges(state, one, self._wanted, request)
         self.explain(one, error, status)
         own = None if status is not None else own_answer(app, state, error, self._wanted)
         if own is None and not self._raising and not has_handlers(app):
@@ -503,10 +504,17 @@ def own_answer(app: Flask, state: JamState, error: JamError, wanted: Wanted | No
     return None
 
 
-def _challenges(state: JamState, one: Checkpoint) -> tuple[str, ...]:
+def _challenges(state: JamState, one: Checkpoint, wanted: Wanted | None, request: Request) -> tuple[str, ...]:
     """The ways to authenticate that this checkpoint takes: its own, or else the app's."""
     found: dict[str, None] = {}
+    apps = state.challenges
+    if wanted is not None and "basic" in wanted.methods:
+        # A browser that is told of Basic opens a dialog of its own: not for what a page's script fetches.
+        is_fetched = request.environ.get("HTTP_SEC_FETCH_MODE", "navigate") != "navigate"
+        scheme = "xBasic" if is_fetched else "Basic"
+        basic = f'{scheme} realm={state.realm}, charset="UTF-8"'
+        apps = (basic,) if wanted.methods == {"basic"} else (*apps, basic)
     for leaf in one.leaves():
-        own = state.challenges if leaf.challenge is None else (leaf.challenge.replace("{realm}", state.realm),)
+        own = apps if leaf.challenge is None else (leaf.challenge.replace("{realm}", state.realm),)
         found.update(dict.fromkeys(own))
     return tuple(found)

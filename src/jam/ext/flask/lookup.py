@@ -11,6 +11,7 @@ from flask import Request, Response
 
 from jam.errors import ConfigError
 from jam.ext.flask.carriers import (
+    BasicCarrier,
     Carrier,
     CookieCarrier,
     HeaderCarrier,
@@ -27,6 +28,13 @@ __all__ = ["Lookup"]
 
 Verify = Callable[[str], Identity]
 _PRIVATE = ("Cache-Control", "private")
+_TOKENS = frozenset(("jwt", "refresh_token"))
+_SET_UP = {
+    "api_token": "APITokenExtension(jam, app)",
+    "basic": "BasicExtension(jam, app, accounts=...)",
+    "jwt": "JWTExtension(jam, app)",
+    "refresh_token": "JWTExtension(jam, app)",
+}
 
 
 class Lookup:
@@ -41,6 +49,7 @@ class Lookup:
         refresh_cookie: That of the cookie with a refresh token.
         session_cookie: That of the cookie with a session's handle; ``None`` if no extension has one.
         remember_cookie: That of the cookie that remembers a browser.
+        verify_basic: What checks user name and password, where a guard asks for them.
         csrf_cookie: That of the cookie that a CSRF value belongs to before anybody has signed in.
         csrf_headers: Where such a value may come, by the headers' names in a WSGI environment.
         csrf_fields: And in which fields of a form.
@@ -57,6 +66,7 @@ class Lookup:
         self.https = True
         self.access_cookie = self.refresh_cookie = self.remember_cookie = self.csrf_cookie = ""
         self.session_cookie: str | None = None
+        self.verify_basic: Verify | None = None
         self.csrf_headers: tuple[str, ...] = ()
         self.csrf_fields: tuple[str, ...] = ()
         self._vary: tuple[str, ...] = ("Authorization", "Cookie")
@@ -165,6 +175,7 @@ class Lookup:
             *(("jwt", self._carrier(kind, name, verifier("jwt")))
               for kind, name in usual.items() if kind.location not in self._token_locations),
             *(("refresh_token", self._carrier(kind, name, verifier("refresh_token"))) for kind, name in refresh),
+            *([] if self.verify_basic is None else [("basic", BasicCarrier(self.verify_basic))]),
         ]  # fmt: skip
         self._narrowed = {}
 
@@ -203,19 +214,23 @@ class Lookup:
         """Where to look for what a guard takes.
 
         Raises:
-            ConfigError: If it takes tokens and no extension looks for them.
+            ConfigError: If no extension looks for any of it.
         """
         known = self._narrowed.get(wanted)
         if known is None:
-            if "session" not in wanted.methods and not self._token_locations:
+            looked_for = {"session", *self.methods(), *(["basic"] if self.verify_basic is not None else [])} - _TOKENS
+            if not wanted.methods & (looked_for | _TOKENS if self._token_locations else looked_for):
                 raise ConfigError(
-                    "A guard demands a token, and the app looks for none.", hint="Set up JWTExtension(jam, app)."
+                    "A guard demands a token, and the app looks for none."
+                    if wanted.methods & _TOKENS
+                    else f"A guard demands {' or '.join(sorted(wanted.methods))}, and the app looks for none.",
+                    hint=" ".join(f"Set up {_SET_UP[method]}." for method in sorted(wanted.methods & _SET_UP.keys())),
                 )
             locations = self._token_locations if wanted.locations is None else wanted.locations
             known = places_of(
                 (method, carrier) for method, carrier in self._all
                 if method in wanted.methods
-                and (carrier.location in locations or (method == "session" and wanted.locations is None))
+                and (carrier.location in locations or (method not in _TOKENS and wanted.locations is None))
             )  # fmt: skip
             if known == self.places:
                 known = self.places
@@ -268,6 +283,8 @@ class Lookup:
         handles: list[str] = []
         tokens: list[str] = []
         for method, carrier in self._all:
+            if method in ("api_token", "basic"):  # they begin no login, so none ends with them
+                continue
             found: Iterable[str | None] = ()
             if isinstance(carrier, HeaderCarrier):
                 found = (carrier.read(request.environ),)

@@ -27,6 +27,7 @@ from jam.errors import (
     JamError,
     ScopeRequired,
     StoreUnavailable,
+    TooManyAttempts,
 )
 
 __all__ = ["HTTPError", "as_http", "error_response", "handle_jam_error", "to_raise"]
@@ -135,8 +136,10 @@ def has_handlers(app: Flask) -> bool:
 
 
 def body_of(error: JamError, status: int) -> dict[str, Any]:
-    """The JSON body: ``error``, ``message`` and ``code``."""
-    return {"error": _REASONS.get(status, "Error"), "message": error.message, "code": error.code}
+    """The JSON body: ``error``, ``message`` and ``code``, and what else the error has to tell."""
+    return {
+        "error": _REASONS.get(status, "Error"), "message": error.message, "code": error.code, **error.details()
+    }  # fmt: skip
 
 
 def error_response(error: JamError, status: int | None = None, challenges: Sequence[str] = ()) -> Response:
@@ -147,10 +150,14 @@ def error_response(error: JamError, status: int | None = None, challenges: Seque
         reasons = tuple([with_reason(challenge, error) for challenge in challenges])
     elif isinstance(error, ScopeRequired):  # a missing scope is told to who has a token (RFC 6750 3)
         reasons = tuple([with_reason(challenge, error) for challenge in challenges if challenge.startswith("Bearer")])
-    retry_after = error.retry_after if isinstance(error, StoreUnavailable) else None
     forged = isinstance(error, CSRFFailed)
     kind = preferred_type(request)
-    body, line, pairs = _rendered(kind, code, str(error.message), error.code, reasons, retry_after, forged)
+    details = error.details()
+    render = _rendered.__wrapped__ if details or isinstance(error, TooManyAttempts) else _rendered
+    body, line, pairs = render(kind, code, str(error.message), error.code, reasons, error.retry_after, forged)
+    if details and kind != _HTML:  # never kept: there may be a token among them
+        body = body[:-1] + b"," + json_encode(dict(details))[1:]
+        pairs = tuple((name, str(len(body)) if name == "Content-Length" else value) for name, value in pairs)
     headers = Headers()
     headers._list = list(pairs)  # noqa: SLF001 - adding them one by one costs more than all the rest
     return Response([body], line, headers)

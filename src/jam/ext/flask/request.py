@@ -24,12 +24,14 @@ from jam.credentials.refresh_tokens import is_refresh_token
 from jam.credentials.sessions import Session
 from jam.crypto.keys import KeySet
 from jam.errors import (
+    Busy,
     ConfigError,
     CredentialError,
     CSRFFailed,
     InvalidRequest,
     SessionInvalid,
     StoreUnavailable,
+    TooManyAttempts,
     UserInactive,
 )
 from jam.ext.flask.callbacks import Callbacks
@@ -148,7 +150,7 @@ class JamState:
         self.trusted_origins = frozenset(settings.csrf.trusted_origins)
         tokens, login = token_options(app.config, https=self.https), login_options(app.config, https=self.https)
         methods = self.lookup.methods()
-        if "session" in methods or ("jwt" in methods and not settings.access_tokens.stateless):
+        if methods & {"session", "api_token"} or ("jwt" in methods and not settings.access_tokens.stateless):
             self.jam.store.check()  # what is missing should show at the first request, not at the first sign-in
         self.lookup.settle(tokens, login, self._verifier, https=self.https)
         realm = self.realm = quoted(settings.name)
@@ -163,6 +165,8 @@ class JamState:
     def _verifier(self, method: str) -> Callable[[str], Identity]:
         if method == "refresh_token":  # not every app has them
             return lambda token: self.jam.refresh_tokens.verify(token)  # noqa: PLW0108 - opened when first needed
+        if method == "api_token":
+            return self.jam.api_tokens.verify
         if method == "session":
             return self._verify_session if self.keeps_flask_session else self.jam.sessions.verify
         return self.jam.access_tokens.verify
@@ -223,6 +227,9 @@ class JamState:
                 found.places = places
             except StoreUnavailable as error:
                 self.note_unavailable(request, error)
+                raise to_raise(current_app, error) from error
+            except (Busy, TooManyAttempts) as error:  # of who brings a password with each request
+                setattr(request, RESOLVED, Resolved(ANONYMOUS, error))
                 raise to_raise(current_app, error) from error
             if resolved is not None:
                 found.changes = (*resolved.changes, *found.changes)

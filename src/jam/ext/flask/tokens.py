@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -65,6 +65,7 @@ def create_access_token(
     additional_headers: Mapping[str, Any] | None = None,
     *,
     generation: int | None = None,
+    amr: Sequence[str] = (),
 ) -> str:
     """An access token for an identity; see ``AccessTokens.issue``.
 
@@ -78,6 +79,7 @@ def create_access_token(
         additional_headers: More JOSE headers, instead of those of ``additional_headers_loader``.
         generation: As ``jam.access_tokens.generation(subject)`` gave it *before* the password was checked, so that a
             sign-in that races a password change makes a token that is dead.
+        amr: How they have just proved who they are (RFC 8176), for one that is ``fresh``.
 
     Raises:
         InvalidValue: If an argument cannot be what it is.
@@ -96,7 +98,7 @@ def create_access_token(
     if not isinstance(scopes, str):
         raise InvalidValue("The claim 'scope' is a string of scopes with spaces between them (RFC 8693 4.2).")
     caller = _caller(subject)
-    signed_in_at, amr = (now, ()) if fresh else _carried_over(caller)
+    signed_in_at, amr = (now, tuple(amr)) if fresh else _carried_over(caller)
     if (login_id := _login_id(caller)) is not None:
         claims["sid"] = login_id
     roles = _current_roles(state, identity, subject) if given_roles is None else given_roles
@@ -117,6 +119,7 @@ def create_refresh_token(
     additional_headers: Mapping[str, Any] | None = None,
     *,
     generation: int | None = None,
+    amr: Sequence[str] = (),
 ) -> str:
     """The first refresh token of a new family; see ``RefreshTokens.issue``.
 
@@ -127,6 +130,7 @@ def create_refresh_token(
         additional_claims: More claims, in every token of the family; registered ones cannot be among them.
         additional_headers: More JOSE headers, likewise.
         generation: As ``jam.refresh_tokens.generation(subject)`` gave it *before* the password was checked.
+        amr: How they have just proved who they are (RFC 8176), if the caller was nobody.
 
     Raises:
         InvalidValue: If an argument cannot be what it is.
@@ -138,7 +142,7 @@ def create_refresh_token(
     claims, headers = _additional(state, identity, additional_claims, additional_headers)
     claims["fresh"] = False
     caller = _caller(subject)
-    signed_in_at, amr = (state.clock(), ()) if caller is None else _carried_over(caller)
+    signed_in_at, amr = (state.clock(), tuple(amr)) if caller is None or amr else _carried_over(caller)
     if (login_id := _login_id(caller, always=True)) is not None:
         claims["sid"] = login_id
     _not_for_caches()

@@ -181,9 +181,11 @@ def says(user: Any, name: str) -> bool:
 
 
 def with_roles(state: JamState, identity: Identity, user: Any) -> Identity:
-    """The identity with the roles that the app gives this user now, if it says."""
+    """The identity with the roles that the app gives this user now, if it says; an API token gains none by that."""
     roles = roles_of(state, user)
-    return identity if roles is None else msgspec.structs.replace(identity, roles=roles)
+    if roles is None:
+        return identity
+    return msgspec.structs.replace(identity, roles=roles & identity.roles if identity.method == "api_token" else roles)
 
 
 def roles_of(state: JamState, user: Any) -> frozenset[str] | None:
