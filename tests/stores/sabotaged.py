@@ -1157,6 +1157,87 @@ for how, folded_by in FOLDED.items():
     wrong(f"names are counted {how}", "names_are_counted_apart")(counting(folded_by))
 
 
+@wrong(
+    "a count is never taken back", "a_count_can_be_taken_back", "a_count_that_is_taken_back_leaves_the_window_as_it_was"
+)
+class TakesNothingBack(MemoryStore):
+    def count_back(self, name, now):
+        pass
+
+
+@wrong(
+    "all is taken back at once",
+    "a_count_can_be_taken_back",
+    "a_count_that_is_taken_back_leaves_the_window_as_it_was",
+    "no_count_is_lost_while_others_are_taken_back",
+)
+class TakesAllBack(MemoryStore):
+    def count_back(self, name, now):
+        self.count_reset(name)
+
+
+@wrong("a window ends when nothing is left of its count", "a_count_that_is_taken_back_leaves_the_window_as_it_was")
+class EndsWhenNothingIsLeft(MemoryStore):
+    def count_back(self, name, now):
+        super().count_back(name, now)
+        if self._counts.get(name, (1, 0.0))[0] == 0:
+            self.count_reset(name)
+
+
+@wrong("a window begins anew when a count is taken back", "a_count_that_is_taken_back_leaves_the_window_as_it_was")
+class BeginsAnew(MemoryStore):
+    window = None
+
+    def count_up(self, name, window, limit, now):
+        self.window = window
+        return super().count_up(name, window, limit, now)
+
+    def count_back(self, name, now):
+        super().count_back(name, now)
+        if name in self._counts:
+            self._counts[name] = self._counts[name][0], now + self.window
+
+
+@wrong(
+    "a count falls below nothing", "a_count_is_never_less_than_nothing", "no_count_is_lost_while_others_are_taken_back"
+)
+class FallsBelowNothing(MemoryStore):
+    def count_back(self, name, now):
+        count, ends_at = self._counts.get(name, (0, 0.0))
+        if ends_at > now:
+            self._counts[name] = count - 1, ends_at
+
+
+@wrong("what was never counted is taken back", "what_was_never_counted_is_not_taken_back")
+class TakesBackWhatIsNot(MemoryStore):
+    def count_back(self, name, now):
+        count, ends_at = self._counts.get(name, (0, now + 60))
+        self._counts[name] = count - 1, ends_at
+
+
+@wrong("a window that is over is taken back from", "a_window_that_is_over_is_left_alone")
+class TakesBackWhatIsOver(MemoryStore):
+    def count_back(self, name, now):
+        super().count_back(name, min(now, self._counts.get(name, (0, 0.0))[1] - 1))
+
+
+@wrong("all counts are taken back together", "a_count_is_taken_back_of_one_name_alone")
+class TakesBackOfAll(MemoryStore):
+    def count_back(self, name, now):
+        for each in tuple(self._counts):
+            super().count_back(each, now)
+
+
+for how, folded_by in FOLDED.items():
+    wrong(f"count_up and count_back know names {how}", "a_count_is_taken_back_of_one_name_alone")(
+        type(
+            "CountsFolded",
+            (counting(folded_by),),
+            {"count_back": lambda self, name, now, fold=folded_by: MemoryStore.count_back(self, fold(name), now)},
+        )
+    )
+
+
 @wrong("a clock that goes back locks for long", "a_clock_that_goes_back_does_not_lock_for_longer_than_a_window")
 class LocksForLong(MemoryStore):
     def count_up(self, name, window, limit, now):
@@ -1353,6 +1434,7 @@ for reading, whole in {
     "remove": "records",
     "advance": "marks",
     "count_up": "counts",
+    "count_back": "counts",
     "count_reset": "counts",
     "purge": "counts",
 }.items():
@@ -1467,6 +1549,25 @@ class BeginsInTwoSteps(MemoryStore):
             pause()
             self.count_reset(name)
         return super().count_up(name, window, limit, now)
+
+
+@wrong("count_back is two steps", "no_count_is_lost_while_others_are_taken_back")
+class CountsBackInTwoSteps(hesitate(MemoryStore, "count_up")):
+    def count_back(self, name, now):
+        count, ends_at = self._counts.get(name, (0, 0.0))
+        pause()
+        if count > 0 and ends_at > now:
+            self._counts[name] = count - 1, ends_at
+
+
+@wrong("whether there is something to take back is asked before", "no_count_is_lost_while_others_are_taken_back")
+class AsksBeforeCountingBack(MemoryStore):
+    def count_back(self, name, now):
+        if self._counts.get(name, (0, 0.0))[0] > 0:
+            pause()
+            with self._lock:
+                count, ends_at = self._counts[name]
+                self._counts[name] = count - 1, ends_at
 
 
 @wrong("advance is two steps", "no_advance_is_lost_between_threads")
@@ -1625,6 +1726,15 @@ class SharedCount(SQLiteStore):
         pause()
         self._write("INSERT OR REPLACE INTO counts (name, count, ends_at) VALUES (?, ?, ?)", (name, count + 1, ends_at))
         return Counted(count < limit, count + 1, 0.0)
+
+
+@wrong("count_back is two steps among processes", "no_count_is_lost_while_other_processes_take_theirs_back")
+class SharedCountBack(SQLiteStore):
+    def count_back(self, name, now):
+        rows = self._run("SELECT count FROM counts WHERE name = ? AND ends_at > ? AND count > 0", (name, now))
+        pause()
+        for (count,) in rows:
+            self._write("UPDATE counts SET count = ? WHERE name = ?", (count - 1, name))
 
 
 @wrong("advance is two steps among processes", "no_advance_is_lost_between_processes")

@@ -218,6 +218,8 @@ def test_redis_itself_forgets_a_record_a_day_after_its_death_and_not_before(sing
     single.count_up("x", 60, 1, NOW)
     (count,) = server.keys("jam:*:count/x")
     assert COLLECT_AFTER + 50 < server.ttl(count) <= COLLECT_AFTER + 60
+    single.count_back("x", NOW + 30)
+    assert COLLECT_AFTER + 50 < server.ttl(count) <= COLLECT_AFTER + 60
 
 
 def test_everything_but_marks_has_an_end_even_if_nobody_purges(single, server):

@@ -352,6 +352,7 @@ def test_no_verb_reads_a_whole_table(store, url):
         "remove": (statements.remove, key),
         "marks": (statements.marks, {"subject": text("subject-3"), "id": key["its_id"]}),
         "list": (statements.list, by_subject),
+        "count_back": (statements.count_back, {"its_name": text("x"), "now": NOW}),
         "count_reset": (statements.count_reset, {"name": text("x")}),
         "purge": (statements.purge, {"until": NOW, "limit": 10}),
     }

@@ -36,6 +36,7 @@ CALM = {
     "remove": None,
     "list": [],
     "count_up": Counted(True, 1, 0.0),
+    "count_back": None,
     "count_reset": None,
     "advance": {"session": 1},
     "purge": 0,

@@ -239,6 +239,18 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def count_back(self, name: str, now: float) -> None:
+        """Take one count back: an attempt that turned out well.
+
+        Within a window that lasts, the count goes down by one, never below zero, and the window ends when it would have
+        ended. What was never counted, and a window that is over, are left alone.
+
+        Args:
+            name: What was counted.
+            now: Seconds since the epoch.
+        """
+
+    @abstractmethod
     def count_reset(self, name: str) -> None:
         """Forget a count."""
 

@@ -7,6 +7,7 @@ what they put in or got out.
 from __future__ import annotations
 
 import heapq
+import math
 import threading
 import weakref
 from collections.abc import Collection, Mapping, Sequence
@@ -137,15 +138,20 @@ class MemoryStore(Store):
 
     def count_up(self, name: str, window: float, limit: int, now: float) -> Counted:
         with self._lock:
-            count, ends_at = self._counts.get(name, (0, 0.0))
+            count, ends_at = self._counts.get(name, (0, -math.inf))
             if ends_at <= now:
                 count, ends_at = 0, now + window
+                heapq.heappush(self._deaths, (ends_at, "", name))
             count, ends_at = count + 1, min(ends_at, now + window)
             self._counts[name] = count, ends_at
-            if count == 1:
-                heapq.heappush(self._deaths, (ends_at, "", name))
         allowed = count <= limit
         return Counted(allowed, count, 0.0 if allowed else ends_at - now)
+
+    def count_back(self, name: str, now: float) -> None:
+        with self._lock:
+            count, ends_at = self._counts.get(name, (0, 0.0))
+            if count > 0 and ends_at > now:
+                self._counts[name] = count - 1, ends_at
 
     def count_reset(self, name: str) -> None:
         with self._lock:

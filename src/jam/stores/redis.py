@@ -287,6 +287,15 @@ outlives(deaths, left)
 return {count, struct.pack('>d', ends)}
 """
 
+_COUNT_BACK = """
+local key, now = KEYS[1], tonumber(ARGV[1])
+local value = redis.call('GET', key)
+if not value then return end
+local count, ends = parse_count(value)
+-- Only the count's own eight bytes: its window and what Redis knows of its expiry stay.
+if count > 0 and ends > now then redis.call('SETRANGE', key, 0, struct.pack('>d', count - 1)) end
+"""
+
 _COUNT_RESET = """
 redis.call('DEL', KEYS[1])
 redis.call('ZREM', KEYS[2], '\\0' .. ARGV[1])
@@ -327,9 +336,9 @@ class _Script:
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()  # what EVALSHA wants
 
 
-_add, _get, _marks, _swap, _take, _remove, _advance, _list, _count_up, _count_reset, _collect = map(
+_add, _get, _marks, _swap, _take, _remove, _advance, _list, _count_up, _count_back, _count_reset, _collect = map(
     _Script,
-    (_ADD, _GET, _MARKS, _SWAP, _TAKE, _REMOVE, _ADVANCE, _LIST, _COUNT_UP, _COUNT_RESET, _COLLECT),
+    (_ADD, _GET, _MARKS, _SWAP, _TAKE, _REMOVE, _ADVANCE, _LIST, _COUNT_UP, _COUNT_BACK, _COUNT_RESET, _COLLECT),
 )
 
 
@@ -458,6 +467,9 @@ class RedisStore(Store):
         count, ends_at = self._call(_count_up, keys, name, now, window)
         allowed = count <= limit
         return Counted(allowed, count, 0.0 if allowed else max(0.0, _DOUBLE.unpack(ends_at)[0] - now))
+
+    def count_back(self, name: str, now: float) -> None:
+        self._call(_count_back, self._count_keys(name)[:1], now)
 
     def count_reset(self, name: str) -> None:
         self._call(_count_reset, self._count_keys(name), name, again=True)

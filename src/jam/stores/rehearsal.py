@@ -80,6 +80,9 @@ class RehearsalStore(Store):
         """Always the first time."""
         return Counted(allowed=True, count=1, retry_after=0.0)
 
+    def count_back(self, name: str, now: float) -> None:
+        """Nothing was counted."""
+
     def count_reset(self, name: str) -> None:
         """Nothing was counted."""
 

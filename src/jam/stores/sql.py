@@ -276,6 +276,10 @@ class SQLStore(Store):
         allowed = number <= limit
         return Counted(allowed, number, 0.0 if allowed else max(0.0, ends_at - now))
 
+    def count_back(self, name: str, now: float) -> None:
+        arguments = {"its_name": self._text(name), "now": now}
+        self._run(lambda connection: connection.execute(self._made().count_back, arguments))
+
     def count_reset(self, name: str) -> None:
         self._run(lambda connection: connection.execute(self._made().count_reset, {"name": self._text(name)}))
 
@@ -577,6 +581,11 @@ class _Statements:
         )  # fmt: skip
         self.count_up = self._count_up(counts, p)
         self.count_end = sa.select(counts.c.ends_at).where(counts.c.name == p("name"))
+        self.count_back = (
+            sa.update(counts)
+            .where(counts.c.name == p("its_name"), counts.c.ends_at > p("now", type_=sa.Double), counts.c.count > 0)
+            .values(count=counts.c.count - 1)
+        )
         self.count_reset = sa.delete(counts).where(counts.c.name == p("name"))
         self.clock = sa.text({
             "postgresql": "SELECT extract(epoch FROM clock_timestamp())", "sqlite": "SELECT NULL",  # it has this host's

@@ -97,6 +97,7 @@ _COUNT_UP = """INSERT INTO counts (name, count, ends_at) VALUES (:name, 1, :now 
         count = CASE WHEN ends_at <= :now THEN 1 ELSE count + 1 END,
         ends_at = CASE WHEN ends_at <= :now THEN :now + :window ELSE min(ends_at, :now + :window) END
     RETURNING count, ends_at"""
+_COUNT_BACK = "UPDATE counts SET count = count - 1 WHERE name = ? AND ends_at > ? AND count > 0"
 _PURGE = """DELETE FROM records WHERE (kind, id) IN
     (SELECT kind, id FROM records WHERE dies_at <= ? ORDER BY dies_at LIMIT ?)"""
 _PURGE_COUNTS = """DELETE FROM counts WHERE name IN
@@ -246,6 +247,9 @@ class SQLiteStore(Store):
         ((count, ends_at),) = self._write(_COUNT_UP, {"name": name, "window": window, "now": now})
         allowed = count <= limit
         return Counted(allowed, count, 0.0 if allowed else ends_at - now)
+
+    def count_back(self, name: str, now: float) -> None:
+        self._write(_COUNT_BACK, (name, now))
 
     def count_reset(self, name: str) -> None:
         self._write("DELETE FROM counts WHERE name = ?", (name,))

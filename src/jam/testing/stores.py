@@ -845,6 +845,49 @@ class StoreContract:
         again = store.count_up(subject, 60, 0, NOW + 30)
         assert (again.count, again.retry_after) == (1, 60)
 
+    def test_a_count_can_be_taken_back(self, store: Store, subject: str) -> None:
+        for seconds in (0, 1, 2):
+            store.count_up(subject, 60, 5, NOW + seconds)
+        store.count_back(subject, NOW + 59)
+        assert store.count_up(subject, 60, 5, NOW + 59).count == 3
+
+    def test_a_count_that_is_taken_back_leaves_the_window_as_it_was(self, store: Store, subject: str) -> None:
+        """Also if nothing is left of it: who always succeeds in between would otherwise never come to an end."""
+        for names in (subject, f"{subject}-2"):
+            store.count_up(names, 60, 5, NOW)
+        store.count_up(subject, 60, 5, NOW + 1)
+        answers = []
+        for name in (subject, f"{subject}-2"):
+            store.count_back(name, NOW + 10)
+            answers.append(store.count_up(name, 60, 0, NOW + 20))
+        assert [(answer.count, answer.retry_after) for answer in answers] == [(2, 40), (1, 40)]
+        assert store.count_up(subject, 60, 0, NOW + 60).count == 1
+
+    def test_a_count_is_never_less_than_nothing(self, store: Store, subject: str) -> None:
+        store.count_up(subject, 60, 5, NOW)
+        for _ in range(3):
+            store.count_back(subject, NOW)
+        assert store.count_up(subject, 60, 5, NOW).count == 1
+
+    def test_what_was_never_counted_is_not_taken_back(self, store: Store, subject: str) -> None:
+        store.count_back(subject, NOW)
+        first = store.count_up(subject, 60, 0, NOW + 30)
+        assert (first.count, first.retry_after) == (1, 60)
+
+    def test_a_window_that_is_over_is_left_alone(self, store: Store, subject: str) -> None:
+        """A clock that goes back finds it as it was."""
+        for _ in range(2):
+            store.count_up(subject, 60, 5, NOW)
+        store.count_back(subject, NOW + 60)
+        assert store.count_up(subject, 60, 5, NOW + 59).count == 3
+
+    def test_a_count_is_taken_back_of_one_name_alone(self, store: Store, subject: str) -> None:
+        names = (subject, subject.upper(), f"{subject} ", subject + "\u0301", subject[:-1])
+        for name in names:
+            store.count_up(name, 60, 5, NOW)
+        store.count_back(subject, NOW)
+        assert [store.count_up(name, 60, 5, NOW).count for name in names] == [1] + [2] * (len(names) - 1)
+
     def test_names_are_counted_apart(self, store: Store, subject: str) -> None:
         names = (subject, subject.upper(), f"{subject} ", subject + "\u0301", subject[:-1])
         assert [store.count_up(name, 60, 1, NOW).count for name in names] == [1] * len(names)
@@ -1014,6 +1057,10 @@ class StoreContract:
     def test_no_count_is_lost_between_threads(self, store: Store, subject: str) -> None:
         _judge_counts(_among_threads(store, subject, _race_to_count, self.rounds))
 
+    def test_no_count_is_lost_while_others_are_taken_back(self, store: Store, subject: str) -> None:
+        _among_threads(store, subject, _race_to_count_back, self._share_of_rounds(4))
+        _judge_counts_back(store, subject, self._share_of_rounds(4))
+
     def test_no_advance_is_lost_between_threads(self, store: Store, subject: str) -> None:
         _judge_advances(store, subject, _among_threads(store, subject, _race_to_advance, self._share_of_rounds(4)))
 
@@ -1078,6 +1125,12 @@ class StoreContract:
         self, opener: Opener, store: Store, processes: Processes, subject: str
     ) -> None:
         _judge_counts(self._among_processes(processes, opener, store, subject, _race_to_count))
+
+    def test_no_count_is_lost_while_other_processes_take_theirs_back(
+        self, opener: Opener, store: Store, processes: Processes, subject: str
+    ) -> None:
+        self._among_processes(processes, opener, store, subject, _race_to_count_back)
+        _judge_counts_back(store, subject, self.process_rounds)
 
     def test_no_advance_is_lost_between_processes(
         self, opener: Opener, store: Store, processes: Processes, subject: str
@@ -1430,6 +1483,25 @@ def _judge_counts(results: list[list[Any]]) -> None:
         assert all(answer.allowed == (answer.count <= 2) for answer in answers)
 
 
+def _race_to_count_back(racer: Racer) -> list[Any]:
+    """In each round all count, and every other one takes theirs back; and all take back what was counted once."""
+    for n in range(racer.number, racer.number_of_rounds, RACERS):
+        racer.store.count_up(f"{racer.subject}-once-{n}", 60, 1, NOW)
+    for n in racer.rounds():
+        racer.store.count_up(f"{racer.subject}-{n}", 60, 1, NOW)
+        if racer.number % 2:
+            racer.store.count_back(f"{racer.subject}-{n}", NOW)
+        racer.store.count_back(f"{racer.subject}-once-{n}", NOW)
+    return []
+
+
+def _judge_counts_back(store: Store, subject: str, rounds: int) -> None:
+    left = [store.count_up(f"{subject}-{n}", 60, 1, NOW).count - 1 for n in range(rounds)]
+    assert left == [RACERS // 2] * rounds
+    nothing = [store.count_up(f"{subject}-once-{n}", 60, 1, NOW).count - 1 for n in range(rounds)]
+    assert nothing == [0] * rounds
+
+
 def _race_to_advance(racer: Racer) -> list[Any]:
     """One kind that all of them advance, and one of each racer's own."""
     mine = _KINDS[racer.number]
@@ -1662,6 +1734,7 @@ def _steps_of_each_verb(store: Store, subject: str) -> Mapping[str, int]:
             "remove": lambda: store.remove("one_time", record.id),
             "advance": lambda: store.advance(subject, ("api_token",), NOW),
             "count_up": lambda: store.count_up(name, 60, 1, NOW),
+            "count_back": lambda: store.count_back(name, NOW),
             "count_reset": lambda: store.count_reset(name),
             "purge": lambda: store.purge(NOW),
         }
@@ -1872,6 +1945,14 @@ class _Model(RuleBasedStateMachine):
         answer = self.store.count_up(name, 90, limit, now)
         assert (answer.count, answer.allowed) == (count + 1, count + 1 <= limit)
         assert answer.retry_after == (0 if answer.allowed else ends_at - now)
+
+    @rule(who=st.integers(0, 1))
+    def count_back(self, who: int) -> None:
+        name = f"{self.subjects[who]}-{self.kind}"
+        count, ends_at = self.counts.get(name, (0, 0.0))
+        if ends_at > self.latest:
+            self.counts[name] = max(0, count - 1), ends_at
+        self.store.count_back(name, self.latest)
 
     @rule(who=st.integers(0, 1))
     def count_reset(self, who: int) -> None:

@@ -609,6 +609,7 @@ VERBS = {
     "list": lambda store, here: store.list("alice", KIND, LATER),
     "list a page": lambda store, here: store.list("alice", KIND, LATER, min(here["live"].id, here["other"].id), 1),
     "count_up": lambda store, here: store.count_up("attempts of another name", 600.0, 5, LATER),
+    "count_back": lambda store, here: store.count_back("attempts", LATER),
     "count_reset": lambda store, here: store.count_reset("attempts"),
     "purge": lambda store, here: store.purge(LATER),
     "check": lambda store, here: store.check(),
@@ -637,7 +638,7 @@ def test_a_rehearsal_answers_as_the_store_would(real, here, verb):
     assert outcome(real.store, here, verb) == rehearsed  # in this order: now it happens
 
 
-@pytest.mark.parametrize("name", ["add", "swap", "take", "remove", "advance", "count_reset"])
+@pytest.mark.parametrize("name", ["add", "swap", "take", "remove", "advance", "count_back", "count_reset"])
 def test_what_a_rehearsal_must_not_do_shows_when_the_store_does_it(real, here, name):
     before = real.dump()
     outcome(real.store, here, VERBS[name])

@@ -57,7 +57,7 @@ from jam.testing import MovableClock
 from tests.ext.flask.callers import CROSS_SITE, PAGE, SAME_ORIGIN, UNREACHABLE, answer, bearer, set_cookies, vary
 from tests.processes import PYTHON, free_port, serving
 
-VERBS = ("add", "get", "marks", "swap", "take", "remove", "advance", "list", "count_up", "count_reset")
+VERBS = ("add", "get", "marks", "swap", "take", "remove", "advance", "list", "count_up", "count_back", "count_reset")
 WRITES = {"add", "swap", "take", "remove", "advance"}
 COOKIE = "sessionId"
 
