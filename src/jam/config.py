@@ -227,7 +227,8 @@ class MailSettings(Struct, frozen=True, kw_only=True):
     """``mail``: see ``docs/mail.md``.
 
     Attributes:
-        url: ``smtp://user:password@host:587`` (STARTTLS), ``smtps://...:465`` or ``console://``.
+        url: ``smtp://user:password@host:587`` (STARTTLS), ``smtps://...:465``, ``smtp://127.0.0.1:1025?tls=none`` on
+            this machine alone, or ``console://``.
         sender: Who the mails are from, such as ``Jam <no-reply@app.example>``.
         timeout: How long to wait for the server, in seconds.
     """

@@ -33,6 +33,7 @@ __all__ = [
     "InvalidRequest",
     "InvalidValue",
     "JamError",
+    "MailNotSent",
     "MethodRequired",
     "OneTimeTokenInvalid",
     "PasswordRefused",
@@ -463,3 +464,22 @@ class ConcurrentUpdate(StoreError):
     status = 409
     message = "The data was changed by somebody else at the same time; nothing was saved."
     hint = "Try again."
+
+
+# -- mail ---------------------------------------------------------------------------------------------------
+
+
+class MailNotSent(JamError):
+    """The mail did not leave.
+
+    Attributes:
+        permanent: Whether trying again is of no use: the server refused this recipient or this mail for good.
+    """
+
+    code = "mail_not_sent"
+    status = 503
+    message = "The mail could not be sent."
+
+    def __init__(self, message: str | None = None, *, hint: str | None = None, permanent: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.permanent = permanent
