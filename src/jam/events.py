@@ -13,6 +13,7 @@ import msgspec
 
 __all__ = [
     "APITokenCreated",
+    "AccessRefused",
     "AccountEvent",
     "BreachCheckFailed",
     "DataExported",
@@ -131,6 +132,28 @@ class SubjectRevoked(Event, frozen=True, kw_only=True):
 
     subject: str | None
     kinds: tuple[str, ...]
+
+
+class AccessRefused(Event, frozen=True, kw_only=True):
+    """A guard sent somebody away.
+
+    Attributes:
+        subject: Who it was; ``None`` if nobody knows.
+        code: Why, as the caller was told.
+        status: The status of the answer.
+        method: The request's method.
+        path: Its path, without the query string.
+        address: Where it came from, as far as the app can tell.
+        anonymous: Whether no credential came at all: an audit log counts these, and keeps the others.
+    """
+
+    subject: str | None
+    code: str
+    status: int
+    method: str
+    path: str
+    address: str | None
+    anonymous: bool
 
 
 # -- accounts -----------------------------------------------------------------------------------------------

@@ -17,8 +17,15 @@ __all__ = ["EmailAddress", "email_address", "email_key", "name_key", "username_k
 
 MAX_USERNAME = 64  #: characters
 MAX_EMAIL = 254  #: characters (RFC 5321 4.5.3.1.3)
+_MAX_LOCAL_PART = 64  # characters (RFC 5321 4.5.3.1.1)
 _PUNCTUATION = frozenset("._-+")
 _MAX_MARKS = 3  # on one letter; more of them only serve to make a mess
+# Letters and marks that nobody sees (DerivedCoreProperties.txt: Default_Ignorable_Code_Point).
+_UNSEEN = frozenset(
+    map(chr, (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, *range(0xFE00, 0xFE10)))
+) | frozenset(map(chr, range(0xE0100, 0xE01F0)))
+_DOT_ABOVE = "\u0307"
+_DOTTED = frozenset("ijıȷіј")  # another dot above them is drawn in the place of the first
 # Scripts that are written together (UTS #39 5.2, "highly restrictive", without Latin among them).
 _TOGETHER = (
     frozenset({"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"}),
@@ -77,12 +84,26 @@ def valid_username(name: str) -> str:
             raise UsernameRefused("A user name has too many marks on one letter.")
         if not (marks or category == "Nd" or _is_letter(character) or character in _PUNCTUATION):
             raise UsernameRefused("A user name has letters, digits and . _ - + only.")
+    _refuse_unseen(shown)
     _refuse_mixed(shown)
     return shown
 
 
 def _is_letter(character: str) -> bool:
     return unicodedata.category(character)[0] == "L"
+
+
+def _refuse_unseen(name: str) -> None:
+    """Refuse what makes another name of it, and looks the same (UTS #39 5.4)."""
+    base = previous = ""
+    for character in unicodedata.normalize("NFD", name):
+        if character in _UNSEEN:
+            raise UsernameRefused("A user name has visible letters only.")
+        if unicodedata.category(character) != "Mn":
+            base = character
+        elif character == previous or (character == _DOT_ABOVE and base in _DOTTED):
+            raise UsernameRefused("A user name has no mark twice on one letter.")
+        previous = character
 
 
 def _refuse_mixed(name: str) -> None:
@@ -96,7 +117,8 @@ def _refuse_mixed(name: str) -> None:
 
 def _script(letter: str) -> str:
     """The script of a letter: the first word of its name, as Unicode names letters."""
-    return unicodedata.name(letter, "UNKNOWN").partition(" ")[0]
+    word = unicodedata.name(letter, "UNKNOWN").partition(" ")[0]
+    return "CJK" if word == "IDEOGRAPHIC" else word  # the mark that repeats a character, as in 佐々木
 
 
 def email_address(text: str) -> EmailAddress:
@@ -125,6 +147,8 @@ def email_address(text: str) -> EmailAddress:
     except (EmailNotValidError, ValueError) as error:
         # Its messages speak of the text's form; what the person wrote is quoted in none that we pass on.
         raise EmailRefused("That is not an e-mail address that mail can be sent to.", hint=str(error)) from None
+    if len(valid.local_part) > _MAX_LOCAL_PART:
+        raise EmailRefused(f"An e-mail address has at most {_MAX_LOCAL_PART} characters before the @.")
     return EmailAddress(valid.normalized, f"{valid.local_part.casefold()}@{(valid.ascii_domain or '').lower()}")
 
 

@@ -55,7 +55,18 @@ class UserStore(Protocol):
     """Where the people are kept.
 
     Every method raises ``StoreUnavailable`` if nobody can tell, and each change is there for good when it returns.
+
+    Attributes:
+        changeable: Which of ``CHANGEABLE`` there is a place for.
+        profile: The app's own fields that the API shows.
+        writable: Which of these are the person's own to change.
+        is_numbered: Whether subjects are whole numbers, and shown as such.
     """
+
+    changeable: frozenset[str]
+    profile: Sequence[str]
+    writable: frozenset[str]
+    is_numbered: bool
 
     def get(self, subject: str) -> Account | None:
         """The account of a subject, or ``None``. A subject that cannot be one is nobody's."""
@@ -116,4 +127,8 @@ class UserStore(Protocol):
 
     def load(self, subject: str) -> Any:
         """The app's own object for ``current_user``, attached to whatever session the app uses; ``None`` for nobody."""
+        ...
+
+    def account_of(self, user: Any) -> Account:
+        """The account of an object that ``load`` gave."""
         ...

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import json
 import os
+import sys
+import unicodedata
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -23,11 +27,43 @@ from jam.ext.flask.resolved import ASSUMED, EXPLAIN, RESOLVED, Resolved
 from jam.ext.flask.settings import AppSettings
 from jam.ext.flask.users import assume
 
-__all__ = ["Finding", "Route", "examine", "jam_cli", "routes_of"]
-
-jam_cli = AppGroup("jam", help="Authentication and access control.")
+__all__ = ["Finding", "Route", "examine", "jam_cli", "print_table", "printable", "routes_of", "say"]
 
 _GUARDS = "__jam_checkpoints__"
+# Commands that not every app needs: where they are, and what they are called there.
+_MORE = {
+    "audit": ("jam.ext.flask.account_commands", "audit_command"),
+    "keys": ("jam.ext.flask.key_commands", "keys_group"),
+    "mail": ("jam.ext.flask.account_commands", "mail_group"),
+    "sessions": ("jam.ext.flask.account_commands", "sessions_group"),
+    "tokens": ("jam.ext.flask.account_commands", "tokens_group"),
+    "users": ("jam.ext.flask.account_commands", "users_group"),
+}
+
+
+class _JamGroup(AppGroup):
+    """Imports further commands when somebody asks for them, and answers every ``JamError`` with one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(
+            {*super().list_commands(ctx), *(name for name, (module, _) in _MORE.items() if find_spec(module))}
+        )
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module, name = _MORE.get(cmd_name, ("", ""))
+        if not module or not find_spec(module):
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except JamError as error:
+            raise click.ClickException(printable(str(error))) from None
+
+
+jam_cli = _JamGroup("jam", help="Authentication and access control.")
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -74,7 +110,7 @@ def routes_command(as_json: bool, fail_unprotected: bool) -> None:
         click.echo(json.dumps(msgspec.to_builtins(routes), indent=2))
     else:
         rows = [(route.rule, ",".join(route.methods), route.status, "; ".join(route.guards)) for route in routes]
-        _print_table(("Route", "Methods", "Status", "Guards"), rows)
+        print_table(("Route", "Methods", "Status", "Guards"), rows)
     open_routes = [route for route in routes if route.status == "unprotected"]
     if open_routes and fail_unprotected:
         click.echo(
@@ -139,10 +175,10 @@ def explain_command(  # noqa: PLR0917 - one for each option
     click.echo(f"{explanation.method} {explanation.path}: {answer}")
     click.echo(f"caller: {explanation.caller}")
     click.echo()
-    _print_table(("Looked in", "Held", "Outcome"), [(one.place, one.held, one.outcome) for one in explanation.looked])
+    print_table(("Looked in", "Held", "Outcome"), [(one.place, one.held, one.outcome) for one in explanation.looked])
     click.echo()
     said = [(one.checkpoint, "passed" if one.allowed else "refused", one.reason) for one in explanation.checkpoints]
-    _print_table(("Asked", "Answer", "Reason"), said)
+    print_table(("Asked", "Answer", "Reason"), said)
     for title, text in (("Decided by", explanation.setting), ("What to do", explanation.advice)):
         if text:
             click.echo(f"\n{title}: {text}")
@@ -409,7 +445,35 @@ def _examine_routes(app: Flask) -> Iterator[Finding]:
         yield Finding("ok", "routes", "Every route is guarded or marked public.")
 
 
-def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for row in (head, tuple("-" * width for width in widths), *rows):
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table for people to read; what could steer their terminal is made visible.
+
+    Args:
+        head: The titles of its columns.
+        rows: Its rows, each as long as the head.
+    """
+    cells = [[printable(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+    for row in (cells[0], ["-" * width for width in widths], *cells[1:]):
+        padded = (cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
+        say("  ".join(padded).rstrip())
+
+
+def printable(text: str) -> str:
+    """A text in one line that a terminal only shows: control characters, escapes and marks of direction are written
+    out, so that nobody's name moves the cursor or hides what stands beside it (ASVS 16.4.1).
+    """
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def say(text: str) -> None:
+    """Print a line to stdout; characters that its encoding lacks are written out, too."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _width(text: str) -> int:
+    """How many columns of a terminal a text takes."""
+    return sum(
+        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text
+    )

@@ -33,6 +33,7 @@ from jam.errors import (
     JamError,
     StoreUnavailable,
 )
+from jam.events import AccessRefused
 from jam.ext.flask.checkpoints import answer_failure, answer_success
 from jam.ext.flask.explain import Explanation, explain
 from jam.ext.flask.negotiation import (
@@ -459,6 +460,15 @@ class _Case:
             raise HTTPException(response=own)
         return own
 
+    def _tell(self, error: JamError, status: int | None) -> None:
+        request, resolved = self._request, self.resolved
+        refused = AccessRefused(
+            at=self._state.clock(), subject=resolved.identity.subject, code=error.code, status=status or error.status,
+            method=request.method, path=request.path, address=request.remote_addr,
+            anonymous=resolved.identity.subject is None and not resolved.tried,
+        )  # fmt: skip
+        self._state.jam.events.emit(refused)
+
     def explain_outage(self) -> None:
         """The store is away: nobody can tell who is calling."""
         resolved = self._request.__dict__.get(RESOLVED)
@@ -467,9 +477,11 @@ class _Case:
             self.explain(None, resolved.error)
 
     def explain(self, one: Checkpoint | None, error: JamError, status: int | None = None) -> None:
-        """Say why, if somebody listens: the log, the developer, or who only wants to know."""
+        """Say why, if somebody listens: events, the log, the developer, or who only wants to know."""
         app, request, resolved = self._app, self._request, self.resolved
         rehearsed = EXPLAIN in request.__dict__
+        if self._state.jam.events and not rehearsed and not isinstance(error, StoreUnavailable):
+            self._tell(error, status)
         if not (rehearsed or app.debug or logger.isEnabledFor(logging.INFO)):
             return
         own_key = one is not None and one.challenge is not None

@@ -375,7 +375,7 @@ def login_remembered() -> bool:
     state = prepared_state()
     with state.answering_503():
         resolved = resolve()
-        own = _own_handle(resolved)
+        own = own_handle(resolved)
         opened = None if own is None else state.open_session(request, own)
     return opened is not None and opened[1].family_id is not None
 
@@ -392,7 +392,7 @@ def confirm_login() -> None:
     state, cookie_name = changeable()
     with state.answering_503():
         resolved = resolve()
-        own = _own_handle(resolved)
+        own = own_handle(resolved)
         if own is None:
             raise to_raise(current_app, SessionInvalid())
         jam = state.jam
@@ -447,18 +447,30 @@ def end_other_logins() -> None:
     state, cookie_name = changeable()
     with state.answering_503():
         resolved = resolve()
-        own = _own_handle(resolved)
+        own = own_handle(resolved)
         if own is None:
             raise to_raise(current_app, SessionInvalid())
         handle, token = state.jam.logins.end_others(own)
+    continue_login(state, cookie_name, handle, token)
+
+
+def continue_login(state: JamState, cookie_name: str, handle: str, token: str | None) -> None:
+    """Have the caller's login go on under a new handle.
+
+    Args:
+        state: The app's state.
+        cookie_name: That of the session's cookie.
+        handle: The new handle.
+        token: The first token of a new family, if the browser is remembered.
+    """
+    with state.answering_503():
+        user = resolve().user
         identity = state.jam.sessions.verify(handle)
         age = _goes_on(state, handle)
-    state.remember(
-        request, identity, _cookies(state, request, cookie_name, handle, token, age=age), handle, resolved.user
-    )
+    state.remember(request, identity, _cookies(state, request, cookie_name, handle, token, age=age), handle, user)
 
 
-def _own_handle(resolved: Resolved) -> str | None:
+def own_handle(resolved: Resolved) -> str | None:
     """The handle of the caller's session, if a session is what proves them."""
     if resolved.identity.method != "session":
         return None

@@ -20,12 +20,15 @@ from werkzeug.exceptions import HTTPException
 
 from jam.crypto.encoding import json_encode
 from jam.errors import (
+    BadCredentials,
     ConfigError,
     CredentialError,
     CSRFFailed,
     FreshnessRequired,
     JamError,
+    OneTimeTokenInvalid,
     ScopeRequired,
+    SignInIncomplete,
     StoreUnavailable,
     TooManyAttempts,
 )
@@ -221,11 +224,12 @@ def with_reason(challenge: str, error: JamError) -> str:
         return f'{challenge}, error="insufficient_user_authentication"{max_age}'
     if isinstance(error, ScopeRequired):
         return f'{challenge}, error="insufficient_scope", scope={quoted(error.scopes)}'
-    if isinstance(error, CredentialError):
+    if isinstance(error, CredentialError) and not isinstance(error, _NO_TOKENS):
         return f'{challenge}, error="invalid_token", error_description={quoted(error.message)}'
     return challenge
 
 
+_NO_TOKENS = (BadCredentials, OneTimeTokenInvalid, SignInIncomplete)  # what they are about came in a body
 _PAGE_BEGINS = "<!doctype html>\n<!-- Jam -->\n"
 
 

@@ -1,0 +1,199 @@
+"""The flows of an app's accounts, wired together."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import msgspec
+
+from jam.accounts.audit import AuditLog, open_audit_log, record
+from jam.accounts.emails import Emails, EmailVerification
+from jam.accounts.letters import Letters
+from jam.accounts.mail import Mail, Mailer, open_mailer
+from jam.accounts.manage import Management
+from jam.accounts.outbox import Letter, Outbox
+from jam.accounts.password_check import PasswordCheck
+from jam.accounts.password_policy import PasswordPolicy
+from jam.accounts.recover import Recovery
+from jam.accounts.register import Registration
+from jam.accounts.sign_in import SignIn, Stage
+from jam.accounts.throttle import Throttle
+from jam.accounts.users import Account, UserStore
+from jam.crypto.passwords import Passwords
+from jam.jam import Jam
+
+__all__ = ["Accounts"]
+
+
+class Accounts:
+    """Everything that people do with their accounts, free of HTTP.
+
+    Nothing is read from the configuration, and nothing is opened, before it is first needed.
+
+    Args:
+        jam: The ``Jam``.
+        users: Where the people are kept: ``SQLUsers``, or the app's own ``UserStore``.
+        mailer: What sends mails; left out, what ``mail.url`` names.
+        stages: More steps of signing in, after the password and the verified e-mail address.
+        breached: ``breached(password) -> bool``: whether a password is known from somebody's breach; ``PwnedPasswords``
+            is one that asks a service.
+        texts: Other texts of mails; see ``jam.accounts.letters``.
+        links: Other paths of the links in them.
+        audit: Where the audit log is kept; left out, where ``audit.url`` says.
+    """
+
+    def __init__(
+        self,
+        jam: Jam,
+        users: UserStore,
+        *,
+        mailer: Mailer | None = None,
+        stages: Sequence[Stage] = (),
+        breached: Callable[[str], bool] | None = None,
+        texts: Mapping[str, str] | None = None,
+        links: Mapping[str, str] | None = None,
+        audit: AuditLog | None = None,
+    ) -> None:
+        self.jam = jam
+        self.users = users
+        self.context: Callable[[], AbstractContextManager[object]] = nullcontext
+        self._mailer = mailer
+        self._stages = tuple(stages)
+        self._breached = breached
+        self._texts, self._links = texts, links
+        self._audit = audit
+        self._audit_opened = False
+        self._parts: _Parts | None = None
+        self._lock = threading.RLock()
+        self._stop_waiting = jam.events.subscribe(lambda _: self._begin_recording())
+
+    @property
+    def sign_in(self) -> SignIn:
+        """What signs people in, and has them prove again who they are."""
+        return self._wired().sign_in
+
+    @property
+    def registration(self) -> Registration:
+        """What makes accounts."""
+        return self._wired().registration
+
+    @property
+    def recovery(self) -> Recovery:
+        """What gives people with a forgotten password their accounts back."""
+        return self._wired().recovery
+
+    @property
+    def emails(self) -> Emails:
+        """What verifies and changes e-mail addresses."""
+        return self._wired().emails
+
+    @property
+    def management(self) -> Management:
+        """What changes accounts, and ends them."""
+        return self._wired().management
+
+    @property
+    def outbox(self) -> Outbox:
+        """What sends mails after the response."""
+        return self._wired().outbox
+
+    @property
+    def passwords(self) -> Passwords:
+        """What hashes passwords."""
+        return self._wired().passwords
+
+    @property
+    def policy(self) -> PasswordPolicy:
+        """What passwords are taken."""
+        return self._wired().policy
+
+    @property
+    def throttle(self) -> Throttle:
+        """What counts attempts and mails."""
+        return self._wired().throttle
+
+    @property
+    def audit(self) -> AuditLog | None:
+        """Where it is kept what happened, if anywhere."""
+        if not self._audit_opened:
+            with self._lock:
+                url = self.jam.settings.audit.url
+                if not self._audit_opened and self._audit is None and url is not None:
+                    self._audit = open_audit_log(url.value.decode())
+                self._audit_opened = True
+        return self._audit
+
+    def _begin_recording(self) -> None:
+        """With the first event: the settings are final by then."""
+        self._stop_waiting()
+        if self.audit is not None:
+            record(self.jam.events, self.audit, clock=self.jam.clock)
+
+    def _wired(self) -> _Parts:
+        if self._parts is None:
+            with self._lock:
+                if self._parts is None:
+                    self._parts = self._wire()
+        return self._parts
+
+    def _wire(self) -> _Parts:
+        jam, users, settings = self.jam, self.users, self.jam.settings
+        clock, events, tokens = jam.clock, jam.events, jam.one_time_tokens
+        passwords = Passwords(settings.passwords)
+        policy = PasswordPolicy(
+            settings.passwords, app_name=settings.name, breached=self._breached, clock=clock, events=events
+        )
+        key = jam.derived_keys("throttling HS256").current.sign(b"throttling")
+        throttle = Throttle(jam.store, key, settings.throttling, clock=clock, events=events)
+        check = PasswordCheck(users, passwords, throttle, store=jam.store, clock=clock, events=events)
+        letters = Letters(users, tokens, settings, texts=self._texts, links=self._links)
+        mailer = self._mailer or open_mailer(settings.mail)
+        if mailer is not None:
+            letters.check_base_url()  # now, and not when the first mail is written
+
+        def write(letter: Letter) -> Mail | None:
+            with self.context():
+                return letters.write(letter)
+
+        outbox = Outbox(jam.store, mailer, write, clock=clock, events=events)
+
+        def notify(template: str, account: Account, to: str | None) -> None:
+            if mailer is not None and to:
+                outbox.add(template, to=to, subject=account.subject, data={"username": account.username})
+
+        emails = Emails(
+            users=users, throttle=throttle, outbox=outbox, notify=notify, tokens=tokens, clock=clock, events=events
+        )
+        first = [EmailVerification(emails)] if settings.accounts.require_verified_email else []
+        return _Parts(
+            passwords=passwords, policy=policy, throttle=throttle, outbox=outbox, emails=emails,
+            sign_in=SignIn(
+                check, [*first, *self._stages], users=users, tokens=tokens, store=jam.store,
+                lifetime=settings.accounts.sign_in_lifetime, clock=clock, events=events,
+            ),
+            registration=Registration(
+                users=users, passwords=passwords, policy=policy, throttle=throttle, outbox=outbox, tokens=tokens,
+                clock=clock, events=events,
+            ),
+            recovery=Recovery(
+                jam=jam, users=users, passwords=passwords, policy=policy, throttle=throttle, outbox=outbox,
+                notify=notify, tokens=tokens, clock=clock, events=events,
+            ),
+            management=Management(
+                jam=jam, users=users, passwords=passwords, check=check, policy=policy, notify=notify, audit=self.audit
+            ),
+        )  # fmt: skip
+
+
+class _Parts(msgspec.Struct, frozen=True, kw_only=True):
+    passwords: Passwords
+    policy: PasswordPolicy
+    throttle: Throttle
+    outbox: Outbox
+    emails: Emails
+    sign_in: SignIn
+    registration: Registration
+    recovery: Recovery
+    management: Management

@@ -1,0 +1,198 @@
+"""E-mail addresses: verified, and changed, by a link that came by mail.
+
+A new address counts when its link has come back; the former one is told, so that nobody is moved out of their own
+account unawares (ASVS 6.3.7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from jam.accounts.names import email_address
+from jam.accounts.outbox import Outbox
+from jam.accounts.throttle import Throttle
+from jam.accounts.users import Account, UserStore
+from jam.credentials.one_time_tokens import OneTimeTokens
+from jam.errors import EmailTaken, OneTimeTokenInvalid, TooManyAttempts, UserNotFound
+from jam.events import EmailChanged, EmailVerified, Events
+
+__all__ = ["EmailVerification", "Emails", "change_state", "verify_state"]
+
+VERIFY = "verify_email"
+CHANGE = "change_email"
+
+
+def verify_state(account: Account) -> tuple[str | None, ...]:
+    """What a link to verify an address is bound to."""
+    return (account.email,)
+
+
+def change_state(account: Account) -> tuple[str | None, ...]:
+    """What a link to change an address is bound to."""
+    return account.email, account.password_hash
+
+
+class Emails:
+    """Verifies and changes people's e-mail addresses.
+
+    Args:
+        users: Who there is.
+        throttle: How many mails are sent.
+        outbox: What sends them.
+        notify: Tells the owner of an address what happened: a template, the account, and the address.
+        tokens: What the links carry.
+        clock: Seconds since the epoch.
+        events: Hears of what happened.
+    """
+
+    def __init__(
+        self,
+        *,
+        users: UserStore,
+        throttle: Throttle,
+        outbox: Outbox,
+        notify: Callable[[str, Account, str | None], None],
+        tokens: OneTimeTokens,
+        clock: Callable[[], float],
+        events: Events,
+    ) -> None:
+        self._users = users
+        self._throttle = throttle
+        self._outbox = outbox
+        self._notify = notify
+        self._tokens = tokens
+        self._clock = clock
+        self._events = events
+
+    def send_verification(self, account: Account, *, address: str | None = None) -> None:
+        """Send the link that verifies an account's address; nothing if it is verified, or there is none.
+
+        Raises:
+            TooManyAttempts: If too many mails were asked for.
+            ConfigError: If no mail can be sent.
+            StoreUnavailable: If it could not be kept.
+        """
+        if account.email is None or account.email_verified:
+            return
+        self._throttle.mail(email_address(account.email).key, address)
+        self._outbox.add(VERIFY, to=account.email, subject=account.subject)
+
+    def verify(self, token: str, *, address: str | None = None) -> Account:
+        """Note that mail to an address reaches its owner, now that the link has come back.
+
+        Raises:
+            OneTimeTokenInvalid: If the link is not good, was used, or the address is another by now.
+            StoreUnavailable: If it could not be noted.
+        """
+        account = self._account_of(token, VERIFY)
+        self._tokens.take(token, VERIFY, verify_state(account))
+        changed = self._users.update(account.subject, {"email_verified": True}, {"email": account.email})
+        if changed is None:
+            raise OneTimeTokenInvalid
+        self._events.emit(EmailVerified(at=self._clock(), subject=account.subject, address=address))
+        return changed
+
+    def request_change(self, subject: str, email: str, *, address: str | None = None) -> None:
+        """Send a link to a new address, by which it becomes the account's. Whether it is taken is not told here.
+
+        Args:
+            subject: Whose address is to change.
+            email: The new one.
+            address: Where the request comes from, if it is one.
+
+        Raises:
+            EmailRefused: If it is none.
+            UserNotFound: If there is no such account.
+            TooManyAttempts: If too many mails were asked for.
+            ConfigError: If no mail can be sent.
+            StoreUnavailable: If it could not be kept.
+        """
+        new = email_address(email)
+        account = self._users.get(subject)
+        if account is None:
+            raise UserNotFound
+        self._throttle.mail(new.key, address)
+        self._outbox.add(CHANGE, to=new.address, subject=subject, data={"email": new.address})
+
+    def confirm_change(self, token: str, *, address: str | None = None) -> Account:
+        """Make a new address the account's, now that its link has come back.
+
+        Raises:
+            OneTimeTokenInvalid: If the link is not good, was used, the account has changed, or somebody else has the
+                address by now.
+            StoreUnavailable: If it could not be done.
+        """
+        new = self._tokens.peek(token, CHANGE).data["email"]
+        account = self._account_of(token, CHANGE)
+        self._tokens.take(token, CHANGE, change_state(account))
+        try:
+            changed = self._change(account, new, verified=True, address=address)
+        except EmailTaken:
+            raise OneTimeTokenInvalid from None
+        return changed
+
+    def set(self, subject: str, email: str, *, address: str | None = None) -> Account:
+        """Change an address at once, to be verified afterwards; for APIs that may tell which addresses are taken.
+
+        Raises:
+            EmailRefused, EmailTaken: If it cannot be.
+            UserNotFound: If there is no such account.
+            OneTimeTokenInvalid: If somebody else changed it this very moment.
+            StoreUnavailable: If it could not be done.
+        """
+        new = email_address(email).address
+        account = self._users.get(subject)
+        if account is None:
+            raise UserNotFound
+        if new == account.email:
+            return account
+        changed = self._change(account, new, verified=False, address=address)
+        if self._outbox.can_send:
+            with suppress(TooManyAttempts):
+                self.send_verification(changed, address=address)
+        return changed
+
+    def _change(self, account: Account, email: str, *, verified: bool, address: str | None) -> Account:
+        changes: dict[str, Any] = {"email": email}
+        if "email_verified" in self._users.changeable:
+            changes["email_verified"] = verified
+        changed = self._users.update(account.subject, changes, {"email": account.email})
+        if changed is None:
+            raise OneTimeTokenInvalid
+        self._events.emit(EmailChanged(at=self._clock(), subject=account.subject, address=address))
+        self._notify("email_changed", changed, account.email)
+        return changed
+
+    def _account_of(self, token: str, purpose: str) -> Account:
+        account = self._users.get(self._tokens.peek(token, purpose).subject)
+        if account is None or not account.is_active:
+            raise OneTimeTokenInvalid
+        return account
+
+
+class EmailVerification:
+    """The step of signing in that asks for a verified e-mail address; see ``jam.accounts.sign_in.Stage``.
+
+    Args:
+        emails: What sends the link.
+    """
+
+    name = "verify_email"
+
+    def __init__(self, emails: Emails) -> None:
+        self._emails = emails
+
+    def applies(self, account: Account) -> bool:
+        """Whether the address is not verified yet: it is, as soon as the link has come back."""
+        return not account.email_verified
+
+    def begin(self, account: Account, address: str | None) -> None:
+        """Send the link, unless that was asked for too often."""
+        with suppress(TooManyAttempts):
+            self._emails.send_verification(account, address=address)
+
+    def check(self, account: Account, answer: Mapping[str, Any]) -> Sequence[str] | None:  # noqa: ARG002 - a protocol
+        """``None``: no answer passes it, only the link does, and then it applies no more."""
+        return None

@@ -1,0 +1,285 @@
+"""What becomes of an account: a new password, another name, other roles, an end.
+
+Each change that takes something away ends what was handed out before it, at once and on every host: the credentials of
+a person are revoked together with the change, not when they expire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from jam.accounts.audit import AuditLog
+from jam.accounts.names import valid_username
+from jam.accounts.password_check import PasswordCheck
+from jam.accounts.password_policy import PasswordPolicy
+from jam.accounts.users import Account, UserStore
+from jam.crypto.passwords import Passwords
+from jam.errors import BadCredentials, InvalidValue, UserNotFound
+from jam.events import (
+    DataExported,
+    Deactivated,
+    Deleted,
+    Event,
+    Events,
+    PasswordChanged,
+    Reactivated,
+    RolesChanged,
+    SubjectRevoked,
+    UsernameChanged,
+)
+from jam.jam import Jam
+
+__all__ = ["Management", "iso_time"]
+
+_LOGINS = ("session", "remember_me")
+_BESIDES_LOGINS = ("access_token", "refresh_token", "one_time_token")
+_AUDIT_PAGE = 1000
+
+
+class Management:
+    """Changes accounts, and ends them.
+
+    Args:
+        jam: What people hold.
+        users: Who there is.
+        passwords: What hashes.
+        check: What asks for the present password.
+        policy: What passwords are taken.
+        notify: Tells the owner of an address what happened: a template, the account, and the address.
+        audit: What is kept about people besides, if anything.
+    """
+
+    def __init__(
+        self,
+        *,
+        jam: Jam,
+        users: UserStore,
+        passwords: Passwords,
+        check: PasswordCheck,
+        policy: PasswordPolicy,
+        notify: Callable[[str, Account, str | None], None],
+        audit: AuditLog | None = None,
+    ) -> None:
+        self._jam = jam
+        self._users = users
+        self._passwords = passwords
+        self._check = check
+        self._policy = policy
+        self._notify = notify
+        self._audit = audit
+        self._clock = jam.clock
+        self._events: Events = jam.events
+
+    # -- by the person themselves ---------------------------------------------------------------------------
+
+    def change_password(
+        self,
+        subject: str,
+        current: str,
+        new: str,
+        *,
+        handle: str | None = None,
+        address: str | None = None,
+        end_api_tokens: bool = False,
+    ) -> tuple[str, str | None] | None:
+        """Set a new password, for whoever knows the present one (ASVS 6.2.3), and end every other login (7.4.3).
+
+        Args:
+            subject: Whose.
+            current: The present password.
+            new: The new one.
+            handle: The caller's own session, which goes on under a new handle; left out, every login ends.
+            address: Where the request comes from, if it is one.
+            end_api_tokens: Whether their API tokens end as well.
+
+        Returns:
+            The new handle, and the first token of a new family if the browser is remembered; ``None`` without one.
+
+        Raises:
+            BadCredentials: If the present password is wrong, or was changed this very moment.
+            PasswordRefused: If the policy does not take the new one.
+            TooManyAttempts, Busy: If it cannot be looked at now.
+            SessionInvalid: If the caller's session ended this very moment. The password is the new one.
+            StoreUnavailable: If it could not be done.
+        """
+        account = self._check.prove_again(subject, current, address=address).account
+        self._policy.check(new, username=account.username, email=account.email, subject=subject)
+        changed = self._users.update(
+            subject, {"password_hash": self._passwords.hash(new)}, {"password_hash": account.password_hash}
+        )
+        if changed is None:
+            raise BadCredentials
+        kinds = (*_BESIDES_LOGINS, "api_token") if end_api_tokens else _BESIDES_LOGINS
+        now = self._clock()
+        self._jam.store.advance(subject, kinds, now)
+        self._events.emit(SubjectRevoked(at=now, subject=subject, kinds=kinds))
+        self._events.emit(PasswordChanged(at=now, subject=subject, address=address, by="change"))
+        self._notify("password_changed", changed, changed.email)
+        if handle is not None:
+            return self._jam.logins.end_others(handle)
+        self._jam.logins.end_all(subject)
+        return None
+
+    def update_profile(self, subject: str, values: Mapping[str, Any], *, username: str | None = None) -> Account:
+        """Change what a person says of themselves.
+
+        Args:
+            subject: Whose.
+            values: The app's own fields, those of ``UserStore.writable``.
+            username: Another user name.
+
+        Raises:
+            InvalidValue: If a field is not the person's own to change (ASVS 8.2.3), naming it.
+            UsernameRefused, UsernameTaken: If the name cannot be theirs.
+            UserNotFound: If there is no such account.
+            StoreUnavailable: If it could not be done.
+        """
+        for name in values:
+            if name not in self._users.writable:
+                raise InvalidValue(f"{name!r} cannot be changed.")
+        changes = dict(values)
+        before = self._get(subject)
+        if username is not None and username != before.username:
+            changes["username"] = valid_username(username)
+        if not changes:
+            return before
+        changed = self._users.update(subject, changes)
+        if changed is None:
+            raise UserNotFound
+        if changed.username != before.username:
+            self._events.emit(UsernameChanged(at=self._clock(), subject=subject))
+        return changed
+
+    def export(self, subject: str) -> dict[str, Any]:
+        """What is kept about a person, for themselves: nothing secret, and nothing about others.
+
+        Raises:
+            UserNotFound: If there is no such account.
+            StoreUnavailable: If nobody can tell.
+        """
+        account = self._get(subject)
+        jam, now = self._jam, self._clock()
+        events = [] if self._audit is None else list(self._audit.search(subject=subject, limit=_AUDIT_PAGE))
+        self._events.emit(DataExported(at=now, subject=subject))
+        return {
+            "exported_at": iso_time(now),
+            "account": {
+                "id": account.subject, "username": account.username, "email": account.email,
+                "email_verified": account.email_verified, "is_active": account.is_active,
+                "roles": sorted(account.roles), "scopes": sorted(account.scopes),
+                "created_at": iso_time(account.created_at), **account.profile,
+            },
+            "logins": [
+                {
+                    "id": one.id, "device": dict(one.device), "signed_in_at": iso_time(one.signed_in_at),
+                    "last_seen_at": iso_time(one.last_seen_at), "ends_at": iso_time(one.ends_at),
+                    "remembered": one.remembered,
+                }
+                for one in jam.logins.list(subject)
+            ],
+            "api_tokens": [
+                {
+                    "id": one.id, "name": one.name, "scopes": sorted(one.scopes),
+                    "created_at": iso_time(one.created_at), "last_used_at": iso_time(one.last_used_at),
+                    "ends_at": iso_time(one.ends_at),
+                }
+                for one in jam.api_tokens.list(subject)
+            ],
+            "events": [
+                {"at": iso_time(one.at), "event": one.event, "address": one.address, **one.details} for one in events
+            ],
+        }  # fmt: skip
+
+    def sign_out_everywhere(self, subject: str, *, api_tokens: bool = False) -> None:
+        """End every login and token of a subject; API tokens if that is asked for.
+
+        Raises:
+            StoreUnavailable: If it could not be done.
+        """
+        kinds = (*_LOGINS, *_BESIDES_LOGINS, *(("api_token",) if api_tokens else ()))
+        now = self._clock()
+        self._jam.store.advance(subject, kinds, now)
+        self._events.emit(SubjectRevoked(at=now, subject=subject, kinds=kinds))
+
+    # -- by the person, or by somebody who may --------------------------------------------------------------
+
+    def set_roles(self, subject: str, roles: Collection[str]) -> Account:
+        """Give an account these roles, and no others; what it holds already is good for them from the next request on
+        if the app says so (``get_user_roles``), and from the next sign-in on otherwise.
+
+        Raises:
+            InvalidValue: If they are no names, or the app knows no such role.
+            UserNotFound: If there is no such account.
+            ConfigError: If the app's model has no place for roles.
+            StoreUnavailable: If it could not be done.
+        """
+        listed = sorted(set(roles))
+        if isinstance(roles, str) or not all(isinstance(role, str) and role for role in listed):
+            raise InvalidValue("Roles are a collection of non-empty names.")
+        changed = self._update(subject, {"roles": frozenset(listed)})
+        self._events.emit(RolesChanged(at=self._clock(), subject=subject, roles=tuple(listed)))
+        return changed
+
+    def deactivate(self, subject: str, *, address: str | None = None) -> Account:
+        """Let nobody use an account any more, and end all that was handed out to it (ASVS 7.4.2).
+
+        Raises:
+            UserNotFound: If there is no such account.
+            ConfigError: If the app's model has no place for it.
+            StoreUnavailable: If it could not be done.
+        """
+        return self._set_active(subject, Deactivated(at=self._clock(), subject=subject, address=address), active=False)
+
+    def reactivate(self, subject: str) -> Account:
+        """Let an account be used again. What it held before stays dead.
+
+        Raises:
+            UserNotFound, ConfigError, StoreUnavailable: As ``deactivate``.
+        """
+        return self._set_active(subject, Reactivated(at=self._clock(), subject=subject), active=True)
+
+    def delete(self, subject: str, *, address: str | None = None) -> None:
+        """Delete an account, and end all that was handed out to it.
+
+        Its subject's mark outlives it: should the database give the same id to somebody else, nothing of the former
+        owner's is good for them.
+
+        Raises:
+            UserNotFound: If there is no such account.
+            InvalidValue: If other data of the app forbids it.
+            StoreUnavailable: If it could not be done.
+        """
+        account = self._get(subject)
+        self._jam.revoke_all(subject)
+        if not self._users.delete(subject):
+            raise UserNotFound
+        self._jam.revoke_all(subject)  # who signed in in between
+        self._events.emit(Deleted(at=self._clock(), subject=subject, address=address))
+        self._notify("account_deleted", account, account.email)
+
+    def _set_active(self, subject: str, event: Event, *, active: bool) -> Account:
+        changed = self._update(subject, {"is_active": active})
+        self._jam.revoke_all(subject)
+        self._events.emit(event)
+        return changed
+
+    def _update(self, subject: str, changes: Mapping[str, Any]) -> Account:
+        changed = self._users.update(subject, changes)
+        if changed is None:
+            raise UserNotFound
+        return changed
+
+    def _get(self, subject: str) -> Account:
+        account = self._users.get(subject)
+        if account is None:
+            raise UserNotFound
+        return account
+
+
+def iso_time(at: float | None) -> str | None:
+    """A time as ISO 8601 has it, in UTC with a ``Z``; ``None`` for one that is not known."""
+    if at is None:
+        return None
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

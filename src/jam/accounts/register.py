@@ -1,0 +1,158 @@
+"""Registering: an account is made when its e-mail address has answered, and nobody else learns whether it was.
+
+What was asked for travels in the link, in a one-time token: so there is nothing to see, no name that is held by
+somebody who never came back, and no account under an address that is not the person's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jam.accounts.names import email_address, valid_username
+from jam.accounts.outbox import Outbox
+from jam.accounts.password_policy import PasswordPolicy
+from jam.accounts.throttle import Throttle
+from jam.accounts.users import Account, UserStore
+from jam.credentials.one_time_tokens import OneTimeTokens
+from jam.crypto.passwords import Passwords
+from jam.errors import EmailTaken, InvalidValue, OneTimeTokenInvalid
+from jam.events import Events, Registered
+
+__all__ = ["Registration"]
+
+PURPOSE = "register"
+TEMPLATE = "confirm_registration"
+
+
+class Registration:
+    """Makes accounts.
+
+    Args:
+        users: Where.
+        passwords: What hashes.
+        policy: What passwords are taken.
+        throttle: How many mails are sent.
+        outbox: What sends them.
+        tokens: What their links carry.
+        clock: Seconds since the epoch.
+        events: Hears of new accounts.
+    """
+
+    def __init__(
+        self,
+        *,
+        users: UserStore,
+        passwords: Passwords,
+        policy: PasswordPolicy,
+        throttle: Throttle,
+        outbox: Outbox,
+        tokens: OneTimeTokens,
+        clock: Callable[[], float],
+        events: Events,
+    ) -> None:
+        self._users = users
+        self._passwords = passwords
+        self._policy = policy
+        self._throttle = throttle
+        self._outbox = outbox
+        self._tokens = tokens
+        self._clock = clock
+        self._events = events
+
+    def start(
+        self,
+        username: str,
+        email: str,
+        password: str,
+        *,
+        profile: Mapping[str, Any] | None = None,
+        address: str | None = None,
+    ) -> None:
+        """Ask for an account. What becomes of it is told by mail alone, to the address that was given.
+
+        Args:
+            username: What the person wants to be called.
+            email: Their address.
+            password: Their password.
+            profile: The app's own fields of an account.
+            address: Where the request comes from, if it is one.
+
+        Raises:
+            UsernameRefused, EmailRefused, PasswordRefused, InvalidValue: If nobody could have an account like that.
+            TooManyAttempts: If too many mails were asked for.
+            ConfigError: If no mail can be sent.
+            Busy: If too many passwords are being hashed.
+            StoreUnavailable: If it could not be kept.
+        """
+        shown, mail = valid_username(username), email_address(email)
+        values = self._checked_profile(profile or {})
+        self._policy.check(password, username=shown, email=mail.address)
+        self._throttle.mail(mail.key, address)
+        data = {"username": shown, "password_hash": self._passwords.hash(password), "profile": values}
+        self._outbox.add(TEMPLATE, to=mail.address, data=data)
+
+    def confirm(self, token: str, *, username: str | None = None) -> Account:
+        """Make the account, now that its link has come back.
+
+        Args:
+            token: That of the link.
+            username: Another user name, if somebody else took the first one meanwhile.
+
+        Raises:
+            OneTimeTokenInvalid: If the link is not good, or was used.
+            UsernameTaken: If somebody has the name: the link is still good, for another one.
+            UsernameRefused: If nobody may have it.
+            StoreUnavailable: If the account could not be made.
+        """
+        asked = self._tokens.peek(token, PURPOSE)
+        shown = asked.data["username"] if username is None else valid_username(username)
+        try:
+            # The token is used up afterwards: of two who come at once, the address itself lets one in.
+            account = self._users.create(
+                username=shown, email=asked.data["email"], password_hash=asked.data["password_hash"],
+                profile=asked.data["profile"],
+            )  # fmt: skip
+        except EmailTaken:
+            self._tokens.discard(token)
+            raise OneTimeTokenInvalid from None
+        self._tokens.take(token, PURPOSE)
+        if "email_verified" in self._users.changeable:
+            account = self._users.update(account.subject, {"email_verified": True}) or account
+        self._events.emit(Registered(at=self._clock(), subject=account.subject))
+        return account
+
+    def create(
+        self, username: str, email: str | None, password: str | None, *, profile: Mapping[str, Any] | None = None
+    ) -> Account:
+        """Make an account at once: for administrators, and where everybody may know which names exist.
+
+        Args:
+            username: What the person is called.
+            email: Their address, if they have one.
+            password: Their password; ``None`` for somebody who sets it by a link.
+            profile: The app's own fields of an account.
+
+        Raises:
+            UsernameRefused, EmailRefused, PasswordRefused, InvalidValue: If nobody could have an account like that.
+            UsernameTaken, EmailTaken: If somebody has the name or address.
+            Busy: If too many passwords are being hashed.
+            StoreUnavailable: If it could not be made.
+        """
+        shown = valid_username(username)
+        mail = None if email is None else email_address(email).address
+        values = self._checked_profile(profile or {})
+        hashed = None
+        if password is not None:
+            self._policy.check(password, username=shown, email=mail)
+            hashed = self._passwords.hash(password)
+        account = self._users.create(username=shown, email=mail, password_hash=hashed, profile=values)
+        self._events.emit(Registered(at=self._clock(), subject=account.subject))
+        return account
+
+    def _checked_profile(self, profile: Mapping[str, Any]) -> dict[str, Any]:
+        """Refuse what is not the person's to set (ASVS 8.2.3)."""
+        for name in profile:
+            if name not in self._users.writable:
+                raise InvalidValue(f"{name!r} cannot be set.")
+        return dict(profile)

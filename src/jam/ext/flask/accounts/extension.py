@@ -1,0 +1,157 @@
+"""The extension that brings accounts to an app: carriers for every credential, the flows as JSON, and the API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+from flask import Flask, url_for
+
+from jam.accounts.accounts import Accounts
+from jam.accounts.manage import iso_time
+from jam.accounts.users import Account, UserStore
+from jam.errors import ConfigError, ScopeRequired, UserInactive
+from jam.ext.flask.accounts.account_views import account_endpoints
+from jam.ext.flask.accounts.api_views import api_endpoints
+from jam.ext.flask.accounts.bodies import User
+from jam.ext.flask.accounts.context import EXTENSION, anybody, may_manage
+from jam.ext.flask.accounts.openapi import openapi_endpoints
+from jam.ext.flask.accounts.sign_in_views import sign_in_endpoints, well_known_endpoints
+from jam.ext.flask.api_token_extension import APITokenExtension
+from jam.ext.flask.basic import BasicExtension
+from jam.ext.flask.extensions import JamExtension
+from jam.ext.flask.guards import enter
+from jam.ext.flask.jwt_extension import JWTExtension
+from jam.ext.flask.request import resolve, state_of
+from jam.ext.flask.session_extension import SessionExtension
+from jam.jam import Jam
+
+__all__ = ["AccountsExtension"]
+
+Represent = Callable[[Account, dict[str, Any]], Mapping[str, Any]]
+
+
+class AccountsExtension(JamExtension):
+    """Signs people in, registers them, gives them tokens, and shows them as an API.
+
+    What looks for credentials and is not set up on the app yet is set up with its defaults: sessions in a cookie,
+    access tokens and API tokens in the ``Authorization`` header, and Basic where a password is asked for. So an
+    extension of the app's own comes first.
+
+    Args:
+        jam: The ``Jam``.
+        app: The app to set up now, if any.
+        users: Where the people are kept; or ``accounts``, with more to say.
+        accounts: The flows.
+        url_prefix: Where they are.
+        api_prefix: Where the API is; ``None`` for none.
+        admin_role: Who may change other people's accounts.
+        represent: ``represent(account, data) -> data``: adds to what the API shows of a user, links for example.
+
+    Raises:
+        ConfigError: If neither or both of ``users`` and ``accounts`` are given.
+    """
+
+    def __init__(
+        self,
+        jam: Jam,
+        app: Flask | None = None,
+        *,
+        users: UserStore | None = None,
+        accounts: Accounts | None = None,
+        url_prefix: str = "/auth",
+        api_prefix: str | None = "/api",
+        admin_role: str = "admin",
+        represent: Represent | None = None,
+    ) -> None:
+        if (users is None) == (accounts is None):
+            raise ConfigError("AccountsExtension takes either users= or accounts=.")
+        self.accounts = accounts if accounts is not None else Accounts(jam, users)  # type: ignore[arg-type]
+        self.url_prefix = url_prefix
+        self.api_prefix = api_prefix
+        self.admin_role = admin_role
+        self._represent = represent
+        super().__init__(jam, app=None)
+        self.callbacks.register("user_loader", self._load)
+        self.callbacks.register("get_user_roles", lambda user: self.accounts.users.account_of(user).roles)
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Set up the app. Its configuration is read later, when first needed.
+
+        Raises:
+            ConfigError: If the app has another ``Jam`` already, or accounts.
+        """
+        if EXTENSION in app.extensions:
+            raise ConfigError("This app has accounts already.")
+        self._attach(app)
+        state = state_of(app)
+        methods = state.lookup.methods()
+        if state.lookup.session_cookie is None:
+            SessionExtension(self.jam, app)
+        if "jwt" not in methods:
+            JWTExtension(self.jam, app)
+        if "api_token" not in methods:
+            APITokenExtension(self.jam, app)
+        if state.lookup.verify_basic is None:
+            BasicExtension(self.jam, app, accounts=self.accounts)
+        app.extensions[EXTENSION] = self
+        self.accounts.context = app.app_context
+        blueprints = [
+            sign_in_endpoints.blueprint(self.url_prefix),
+            account_endpoints.blueprint(self.url_prefix),
+            openapi_endpoints.blueprint(self.url_prefix),
+            well_known_endpoints.blueprint(None),
+        ]
+        if self.api_prefix is not None:
+            blueprints.append(api_endpoints.blueprint(self.api_prefix))
+        protection = app.extensions.get("csrf")
+        for blueprint in blueprints:
+            app.register_blueprint(blueprint)
+            if protection is not None:  # Flask-WTF's: these views take JSON, and Jam looks where it comes from
+                protection.exempt(blueprint)
+
+    def represent(self, account: Account, *, is_own: bool) -> dict[str, Any]:
+        """What the API shows of a user.
+
+        Args:
+            account: Whom.
+            is_own: Whether to themselves: then the e-mail address is among it.
+        """
+        shown = User(
+            id=int(account.subject) if self.accounts.users.is_numbered else account.subject,
+            username=account.username,
+            links={} if self.api_prefix is None else {"self": self.url_of(account)},
+        )
+        if account.created_at is not None:
+            shown.created_at = iso_time(account.created_at)
+        if is_own:
+            shown.email, shown.email_verified = account.email, account.email_verified
+            shown.roles, shown.scopes = sorted(account.roles), sorted(account.scopes)
+        data: dict[str, Any] = {**account.profile, **msgspec.to_builtins(shown)}
+        return data if self._represent is None else dict(self._represent(account, data))
+
+    def url_of(self, account: Account) -> str:
+        """Where a user is in the API."""
+        return url_for("jam_api.get_user", user_id=account.subject) if self.api_prefix is not None else ""
+
+    def demand_manager(self) -> None:
+        """Demand of the caller of this request that they may manage people.
+
+        Raises:
+            HTTPException, JamError: The refusal.
+        """
+        enter(anybody.checkpoints, raising=True)
+        if not may_manage(resolve().identity):
+            error = ScopeRequired("Making users takes the scope users:write.")
+            error.scopes = "users:write"
+            raise error
+
+    def _load(self, subject: str) -> Any:
+        """The app's own user, if they may use the app."""
+        user = self.accounts.users.load(subject)
+        if user is not None and not self.accounts.users.account_of(user).is_active:
+            raise UserInactive
+        return user
