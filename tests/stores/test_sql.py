@@ -431,6 +431,19 @@ def test_a_killed_connection_means_unavailable_once_and_the_store_recovers(store
     store.close()
 
 
+def test_an_idle_connection_of_the_apps_own_engine_that_the_server_ended_is_made_anew(url):
+    engine = sa.create_engine(url)
+    try:
+        store = SQLStore(engine)
+        store.create_tables()
+        kill_all_others(url)
+        assert (
+            store.marks("alice", "", NOW).generations == {}
+        )  # and no error of the driver's own while it is made ready
+    finally:
+        engine.dispose()
+
+
 def test_while_connections_are_killed_no_acknowledged_write_is_lost_and_nothing_but_unavailable_is_raised(store, url):
     acknowledged = write_during(store, lambda: kill_all_others(url))
     missing = 0

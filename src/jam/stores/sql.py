@@ -394,9 +394,20 @@ class SQLStore(Store):
                     again = False
                     continue
                 raise _unavailable(error) from error
+            except self._driver_error() as error:
+                # SQLAlchemy does not wrap what the driver says while a connection of the app's pool is made ready, so
+                # nothing was run: it was lost at rest, and the next one will do.
+                if attempt + 1 < _MAX_ATTEMPTS and time.monotonic() - start < self._timeout / 2:
+                    continue
+                raise _unavailable(error) from error
             except (sa.exc.SQLAlchemyError, OSError) as error:
                 raise _unavailable(error) from error
         raise AssertionError("unreachable")  # pragma: no cover
+
+    def _driver_error(self) -> type[Exception]:
+        driver: Any = None if self._engine is None else self._engine.dialect.loaded_dbapi
+        error: type[Exception] = sa.exc.SQLAlchemyError if driver is None else driver.Error
+        return error
 
     def _connect(self) -> sa.Connection:
         if self._engine is None:
