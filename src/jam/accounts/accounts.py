@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -22,6 +23,7 @@ from jam.accounts.sign_in import SignIn, Stage
 from jam.accounts.throttle import Throttle
 from jam.accounts.users import Account, UserStore
 from jam.crypto.passwords import Passwords
+from jam.events import Event
 from jam.jam import Jam
 
 __all__ = ["Accounts"]
@@ -42,6 +44,10 @@ class Accounts:
         texts: Other texts of mails; see ``jam.accounts.letters``.
         links: Other paths of the links in them.
         audit: Where the audit log is kept; left out, where ``audit.url`` says.
+
+    Attributes:
+        context: What mails are written in, in a thread of their own: a framework's context.
+        find_mailer: What else may send mails: a framework's own way, stronger than ``mail.url``.
     """
 
     def __init__(
@@ -59,15 +65,17 @@ class Accounts:
         self.jam = jam
         self.users = users
         self.context: Callable[[], AbstractContextManager[object]] = nullcontext
+        self.find_mailer: Callable[[], Mailer | None] = lambda: None
         self._mailer = mailer
         self._stages = tuple(stages)
         self._breached = breached
         self._texts, self._links = texts, links
         self._audit = audit
         self._audit_opened = False
+        self._is_recording = False
         self._parts: _Parts | None = None
         self._lock = threading.RLock()
-        self._stop_waiting = jam.events.subscribe(lambda _: self._begin_recording())
+        self._stop_waiting = jam.events.subscribe(self._begin_recording)
 
     @property
     def sign_in(self) -> SignIn:
@@ -125,11 +133,17 @@ class Accounts:
                 self._audit_opened = True
         return self._audit
 
-    def _begin_recording(self) -> None:
+    def _begin_recording(self, event: Event) -> None:
         """With the first event: the settings are final by then."""
-        self._stop_waiting()
-        if self.audit is not None:
-            record(self.jam.events, self.audit, clock=self.jam.clock)
+        with self._lock:
+            if self._is_recording:
+                return
+            self._is_recording = True
+            self._stop_waiting()
+            log = self.audit
+            if log is not None:
+                stop = record(self.jam.events, log, clock=self.jam.clock, beginning_with=event)
+                weakref.finalize(self, stop)  # which writes what is counted, at the end of the process at the latest
 
     def _wired(self) -> _Parts:
         if self._parts is None:
@@ -149,7 +163,7 @@ class Accounts:
         throttle = Throttle(jam.store, key, settings.throttling, clock=clock, events=events)
         check = PasswordCheck(users, passwords, throttle, store=jam.store, clock=clock, events=events)
         letters = Letters(users, tokens, settings, texts=self._texts, links=self._links)
-        mailer = self._mailer or open_mailer(settings.mail)
+        mailer = self._mailer or self.find_mailer() or open_mailer(settings.mail)
         if mailer is not None:
             letters.check_base_url()  # now, and not when the first mail is written
 

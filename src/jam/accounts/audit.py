@@ -724,6 +724,7 @@ def record(
     *,
     clock: Callable[[], float],
     leave_out: Collection[type[Event]] = (SessionConflict,),
+    beginning_with: Event | None = None,
 ) -> Callable[[], None]:
     """Write down every event from now on; returns a function that ends it.
 
@@ -737,8 +738,11 @@ def record(
         log: Where it is kept. It is not closed at the end.
         clock: Seconds since the epoch.
         leave_out: The classes of events that are not written. ``SessionConflict`` says nothing about access.
+        beginning_with: What has just happened and is to be written as well.
     """
     recorder = _Recorder(log, clock, tuple(leave_out))
+    if beginning_with is not None:
+        recorder.hear(beginning_with)
     unsubscribe = events.subscribe(recorder.hear)
 
     def stop() -> None:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 import msgspec
 from flask import Flask
@@ -51,6 +52,7 @@ _WITHOUT_EFFECT = {
     "SESSION_PROTECTION": "addresses change and browsers lie; sessions are listed, and ended, by their owners.",
     "REMEMBER_COOKIE_REFRESH_EACH_REQUEST": "a remembered browser gets a new token when it uses the old one.",
 }
+_PAIR = 2  # a sender's name and address
 _UNSAFE_METHODS = {"POST", "PUT", "PATCH", "DELETE"}
 
 
@@ -100,8 +102,25 @@ def _known_elsewhere(config: Mapping[str, Any]) -> dict[str, Any]:
         found["JAM_SECRET"] = everyones or own
     if own and everyones and own != everyones:
         found["JAM_ACCESS_TOKENS_SECRET"] = own
+    found.update(_mail_options(config))
     if config.get("SECRET_KEY_FALLBACKS"):
         found["JAM_SECRET_FALLBACKS"] = tuple(config["SECRET_KEY_FALLBACKS"])
+    return found
+
+
+def _mail_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of ``mail`` that Flask-Mail's names stand for."""
+    found: dict[str, Any] = {}
+    if (server := config.get("MAIL_SERVER")) is not None and "JAM_MAIL_URL" not in config:
+        implicit, starttls = config.get("MAIL_USE_SSL"), config.get("MAIL_USE_TLS")
+        user, password = config.get("MAIL_USERNAME"), config.get("MAIL_PASSWORD")
+        login = "" if user is None else f"{quote(str(user), safe='')}:{quote(str(password or ''), safe='')}@"
+        port = config.get("MAIL_PORT", 465 if implicit else 587 if starttls else 25)
+        plain = "" if implicit or starttls else "?tls=none"
+        found["JAM_MAIL_URL"] = f"{'smtps' if implicit else 'smtp'}://{login}{server}:{port}{plain}"
+    if (sender := config.get("MAIL_DEFAULT_SENDER")) is not None and "JAM_MAIL_SENDER" not in config:
+        name, address = sender if isinstance(sender, (tuple, list)) and len(sender) == _PAIR else (None, sender)
+        found["JAM_MAIL_SENDER"] = f"{name} <{address}>" if name else str(address)
     return found
 
 

@@ -16,6 +16,7 @@ from jam.ext.flask.accounts.account_views import account_endpoints
 from jam.ext.flask.accounts.api_views import api_endpoints
 from jam.ext.flask.accounts.bodies import User
 from jam.ext.flask.accounts.context import EXTENSION, anybody, may_manage
+from jam.ext.flask.accounts.flask_mail import FlaskMailMailer
 from jam.ext.flask.accounts.openapi import openapi_endpoints
 from jam.ext.flask.accounts.sign_in_views import sign_in_endpoints, well_known_endpoints
 from jam.ext.flask.api_token_extension import APITokenExtension
@@ -99,6 +100,7 @@ class AccountsExtension(JamExtension):
             BasicExtension(self.jam, app, accounts=self.accounts)
         app.extensions[EXTENSION] = self
         self.accounts.context = app.app_context
+        self.accounts.find_mailer = lambda: FlaskMailMailer(app) if "mail" in app.extensions else None
         blueprints = [
             sign_in_endpoints.blueprint(self.url_prefix),
             account_endpoints.blueprint(self.url_prefix),
