@@ -23,6 +23,7 @@ from jam.accounts.sign_in import SignIn, Stage
 from jam.accounts.throttle import Throttle
 from jam.accounts.users import Account, UserStore
 from jam.crypto.passwords import Passwords
+from jam.errors import ConfigError
 from jam.events import Event
 from jam.jam import Jam
 
@@ -180,6 +181,11 @@ class Accounts:
         emails = Emails(
             users=users, throttle=throttle, outbox=outbox, notify=notify, tokens=tokens, clock=clock, events=events
         )
+        if settings.accounts.require_verified_email and "email_verified" not in users.changeable:
+            raise ConfigError(
+                "accounts.require_verified_email is set, and the app's model has no place to note it.",
+                hint="Add a column email_verified (Boolean) or email_verified_at (DateTime).",
+            )
         first = [EmailVerification(emails)] if settings.accounts.require_verified_email else []
         return _Parts(
             passwords=passwords, policy=policy, throttle=throttle, outbox=outbox, emails=emails,

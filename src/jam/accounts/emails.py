@@ -15,7 +15,7 @@ from jam.accounts.outbox import Outbox
 from jam.accounts.throttle import Throttle
 from jam.accounts.users import Account, UserStore
 from jam.credentials.one_time_tokens import OneTimeTokens
-from jam.errors import EmailTaken, OneTimeTokenInvalid, TooManyAttempts, UserNotFound
+from jam.errors import ConfigError, EmailTaken, OneTimeTokenInvalid, TooManyAttempts, UserNotFound
 from jam.events import EmailChanged, EmailVerified, Events
 
 __all__ = ["EmailVerification", "Emails", "change_state", "verify_state"]
@@ -71,11 +71,16 @@ class Emails:
 
         Raises:
             TooManyAttempts: If too many mails were asked for.
-            ConfigError: If no mail can be sent.
+            ConfigError: If no mail can be sent, or the app's model has no place to note that an address is verified.
             StoreUnavailable: If it could not be kept.
         """
         if account.email is None or account.email_verified:
             return
+        if "email_verified" not in self._users.changeable:  # now, and not when the link comes back
+            raise ConfigError(
+                "The app's model has no place to note that an e-mail address is verified.",
+                hint="Add a column email_verified (Boolean) or email_verified_at (DateTime).",
+            )
         self._throttle.mail(email_address(account.email).key, address)
         self._outbox.add(VERIFY, to=account.email, subject=account.subject)
 
@@ -114,7 +119,10 @@ class Emails:
         if account is None:
             raise UserNotFound
         self._throttle.mail(new.key, address)
-        self._outbox.add(CHANGE, to=new.address, subject=subject, data={"email": new.address})
+        # The link is made when the letter leaves, maybe hours later: it must be of now, so that what ends everything of
+        # the account in between ends it, too.
+        data = {"email": new.address, "generation": self._tokens.generation(subject)}
+        self._outbox.add(CHANGE, to=new.address, subject=subject, data=data)
 
     def confirm_change(self, token: str, *, address: str | None = None) -> Account:
         """Make a new address the account's, now that its link has come back.
@@ -128,7 +136,8 @@ class Emails:
         account = self._account_of(token, CHANGE)
         self._tokens.take(token, CHANGE, change_state(account))
         try:
-            changed = self._change(account, new, verified=True, address=address)
+            before = {"email": account.email, "password_hash": account.password_hash}
+            changed = self._change(account, new, before, verified=True, address=address)
         except EmailTaken:
             raise OneTimeTokenInvalid from None
         return changed
@@ -148,17 +157,19 @@ class Emails:
             raise UserNotFound
         if new == account.email:
             return account
-        changed = self._change(account, new, verified=False, address=address)
-        if self._outbox.can_send:
+        changed = self._change(account, new, {"email": account.email}, verified=False, address=address)
+        if self._outbox.can_send and "email_verified" in self._users.changeable:
             with suppress(TooManyAttempts):
                 self.send_verification(changed, address=address)
         return changed
 
-    def _change(self, account: Account, email: str, *, verified: bool, address: str | None) -> Account:
+    def _change(
+        self, account: Account, email: str, before: Mapping[str, Any], *, verified: bool, address: str | None
+    ) -> Account:
         changes: dict[str, Any] = {"email": email}
         if "email_verified" in self._users.changeable:
             changes["email_verified"] = verified
-        changed = self._users.update(account.subject, changes, {"email": account.email})
+        changed = self._users.update(account.subject, changes, before)
         if changed is None:
             raise OneTimeTokenInvalid
         self._events.emit(EmailChanged(at=self._clock(), subject=account.subject, address=address))
