@@ -6,6 +6,7 @@ order, in the thread in which it happened.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 
@@ -300,7 +301,10 @@ class Events:
         return bool(self._listeners)
 
     def emit(self, event: Event) -> None:
-        """Tell every listener."""
+        """Tell every listener; and the log, of what concerns an account (ASVS 16.3.1)."""
+        if isinstance(event, AccountEvent) and logger.isEnabledFor(logging.INFO):
+            # In ASCII, so that no name can begin a line of its own (ASVS 16.4.1).
+            logger.info("%s %s", type(event).__name__, json.dumps(msgspec.to_builtins(event)))
         for listener in self._listeners:
             try:
                 listener(event)

@@ -60,12 +60,14 @@ class UserStore(Protocol):
         changeable: Which of ``CHANGEABLE`` there is a place for.
         profile: The app's own fields that the API shows.
         writable: Which of these are the person's own to change.
+        knows: Which of ``roles`` and ``scopes`` it says of people; what it does not, their credentials say alone.
         is_numbered: Whether subjects are whole numbers, and shown as such.
     """
 
     changeable: frozenset[str]
     profile: Sequence[str]
     writable: frozenset[str]
+    knows: frozenset[str]
     is_numbered: bool
 
     def get(self, subject: str) -> Account | None:

@@ -79,6 +79,12 @@ class JamExtension:
         return function
 
 
+    def get_user_scopes(self, function: F) -> F:
+        """``function(user) -> names``: the scopes the user may have at most; a credential with others loses them."""
+        self.callbacks.register("get_user_scopes", function)
+        return function
+
+
 class CredentialExtension(JamExtension):
     """Looks for one kind of credential in a header, a cookie or both."""
 

@@ -181,7 +181,13 @@ def says(user: Any, name: str) -> bool:
 
 
 def with_roles(state: JamState, identity: Identity, user: Any) -> Identity:
-    """The identity with the roles that the app gives this user now, if it says; an API token gains none by that."""
+    """The identity with the roles and scopes that the app gives this user now, if it says (ASVS 8.3.2).
+
+    Scopes are only lost by that, never gained, and an API token gains no roles either.
+    """
+    scopes = scopes_of(state, user)
+    if scopes is not None and not identity.scopes <= scopes:
+        identity = msgspec.structs.replace(identity, scopes=identity.scopes & scopes)
     roles = roles_of(state, user)
     if roles is None:
         return identity
@@ -194,18 +200,30 @@ def roles_of(state: JamState, user: Any) -> frozenset[str] | None:
     Raises:
         ConfigError: If it does not give a collection of names.
     """
-    function = state.callback("get_user_roles")
+    return _names_from(state, "get_user_roles", user)
+
+
+def scopes_of(state: JamState, user: Any) -> frozenset[str] | None:
+    """What the app's ``get_user_scopes`` says; ``None`` if there is none.
+
+    Raises:
+        ConfigError: If it does not give a collection of names.
+    """
+    return _names_from(state, "get_user_scopes", user)
+
+
+def _names_from(state: JamState, name: str, user: Any) -> frozenset[str] | None:
+    function = state.callback(name)
     if function is None:
         return None
     found = call(function, user)
-    names = (found,) if isinstance(found, str) else (found or ())
     try:
-        roles = frozenset(names)
+        names = frozenset((found,) if isinstance(found, str) else (found or ()))
     except TypeError:
-        roles = None
-    if roles is None or not all(isinstance(role, str) and role for role in roles):
-        raise ConfigError("get_user_roles gives a collection of non-empty names.")
-    return roles
+        names = None
+    if names is None or not all(isinstance(one, str) and one for one in names):
+        raise ConfigError(f"{name} gives a collection of non-empty names.")
+    return names
 
 
 def _token_parts(resolved: Resolved) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -75,7 +75,11 @@ class AccountsExtension(JamExtension):
         self._represent = represent
         super().__init__(jam, app=None)
         self.callbacks.register("user_loader", self._load)
-        self.callbacks.register("get_user_roles", lambda user: self.accounts.users.account_of(user).roles)
+        known = self.accounts.users
+        if "roles" in known.knows:
+            self.callbacks.register("get_user_roles", lambda user: known.account_of(user).roles)
+        if "scopes" in known.knows:
+            self.callbacks.register("get_user_scopes", lambda user: known.account_of(user).scopes)
         if app is not None:
             self.init_app(app)
 
@@ -109,11 +113,8 @@ class AccountsExtension(JamExtension):
         ]
         if self.api_prefix is not None:
             blueprints.append(api_endpoints.blueprint(self.api_prefix))
-        protection = app.extensions.get("csrf")
         for blueprint in blueprints:
             app.register_blueprint(blueprint)
-            if protection is not None:  # Flask-WTF's: these views take JSON, and Jam looks where it comes from
-                protection.exempt(blueprint)
 
     def represent(self, account: Account, *, is_own: bool) -> dict[str, Any]:
         """What the API shows of a user.
