@@ -9,7 +9,6 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -42,17 +41,15 @@ _MORE = {
 
 
 class _JamGroup(AppGroup):
-    """Imports further commands when somebody asks for them, and answers every ``JamError`` with one line."""
+    """Imports further commands when somebody asks for them. Every error is a line that a terminal only shows."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(
-            {*super().list_commands(ctx), *(name for name, (module, _) in _MORE.items() if find_spec(module))}
-        )
+        return sorted({*super().list_commands(ctx), *_MORE})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        module, name = _MORE.get(cmd_name, ("", ""))
-        if not module or not find_spec(module):
+        if cmd_name not in _MORE:
             return super().get_command(ctx, cmd_name)
+        module, name = _MORE[cmd_name]
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
 
@@ -61,6 +58,9 @@ class _JamGroup(AppGroup):
             return super().invoke(ctx)
         except JamError as error:
             raise click.ClickException(printable(str(error))) from None
+        except click.ClickException as error:  # click repeats what it was given
+            error.message = printable(error.message)  # type: ignore[misc]  # its kind is still right
+            raise
 
 
 jam_cli = _JamGroup("jam", help="Authentication and access control.")
@@ -358,6 +358,10 @@ def examine(app: Flask) -> Iterator[Finding]:
             "warning", "tokens", "access_tokens.stateless is set: no token can be revoked before it expires.",
             "Leave it off unless a measurement asks for it.",
         )  # fmt: skip
+    if "jam.accounts" in app.extensions:
+        from jam.ext.flask.accounts.doctor import examine_accounts  # noqa: PLC0415 - most apps have none
+
+        yield from examine_accounts()
     yield from _examine_routes(app)
 
 
