@@ -87,6 +87,7 @@ class AccessTokenSettings(Struct, frozen=True, kw_only=True):
         algorithm: Of the secret (HS256 if left out), or of ``private_key`` where that leaves a choice.
         private_key: PEM or JWK text, or the path of such a file: asymmetric signatures instead of the secret.
         public_keys: More keys that verify, each PEM or JWK text or a path: retired ones, announced ones.
+        key_directory: The path of a directory of keys, made by ``flask jam keys``: instead of the secret.
         stateless: Never ask the store. Gives up revocation: a token then lives until it expires.
     """
 
@@ -100,6 +101,7 @@ class AccessTokenSettings(Struct, frozen=True, kw_only=True):
     algorithm: Name | None = None
     private_key: Secret | None = None
     public_keys: tuple[str, ...] = ()
+    key_directory: Name | None = None
     stateless: bool = False
 
 
@@ -370,6 +372,11 @@ def settings_from(options: Options) -> Settings:
             "access_tokens.lifetime is longer than access_tokens.max_lifetime.",
             hint=f"max_lifetime is {tokens.max_lifetime:g} seconds (JAM_ACCESS_TOKENS_MAX_LIFETIME); raise it if such "
             "long-lived tokens are meant. Who should stay signed in rather gets a refresh token.",
+        )
+    if tokens.key_directory is not None and tokens.private_key is not None:
+        raise ConfigError(
+            "access_tokens.key_directory and access_tokens.private_key are both set.",
+            hint="Leave one of them out; the former key's public half may stand in access_tokens.public_keys.",
         )
     if sessions.idle_for > sessions.lifetime:
         raise ConfigError("sessions.idle_for is longer than sessions.lifetime.")

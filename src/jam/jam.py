@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jam import config as settings_module
 from jam.config import (
@@ -36,6 +36,9 @@ from jam.errors import ConfigError, InvalidKey
 from jam.events import Events, SubjectRevoked
 from jam.stores import Store, open_store
 from jam.stores.rehearsal import RehearsalStore
+
+if TYPE_CHECKING:
+    from jam.crypto.key_directory import KeyDirectory
 
 __all__ = ["Jam", "SettingsSource"]
 
@@ -98,6 +101,7 @@ class Jam:
         self._warned: set[str] = set()
         self._store = store
         self._keys = keys
+        self._refresh_keys: Callable[[], KeySet] | None = None
         self._access_tokens: AccessTokens | None = None
         self._api_tokens: APITokens | None = None
         self._refresh_tokens: RefreshTokens | None = None
@@ -209,19 +213,49 @@ class Jam:
 
     @property
     def keys(self) -> KeySet:
-        """What signs and verifies access tokens.
+        """What signs and verifies access tokens, as it is now: the keys of a directory may change.
 
         Raises:
             InvalidKey: If a configured key is not fit.
+            ConfigError: If the key directory cannot be read.
         """
         if self._keys is None:
             with self._lock:
                 if self._keys is None:
-                    self._keys = _configured_keys(self.settings)
+                    self._keys = self._keys_of_directory() or _configured_keys(self.settings)
                     if self._keys is None:
                         algorithm = self.settings.access_tokens.algorithm or "HS256"
                         self._keys = self.derived_keys(f"access tokens {algorithm}", algorithm, for_tokens=True)
-        return self._keys
+        return self._keys if self._refresh_keys is None else self._refresh_keys()
+
+    @property
+    def key_directory(self) -> KeyDirectory | None:
+        """The directory of keys, if one is configured: what makes, lists and rotates them.
+
+        Raises:
+            ConfigError: If this system has not what it needs.
+        """
+        path = self.settings.access_tokens.key_directory
+        if path is None:
+            return None
+        try:
+            from jam.crypto.key_directory import KeyDirectory  # noqa: PLC0415 - only for who asks for one
+        except ImportError:
+            raise ConfigError(
+                "access_tokens.key_directory needs the file permissions and locks of a POSIX system.",
+                hint="Set access_tokens.private_key instead.",
+            ) from None
+        return KeyDirectory(path, clock=self.clock)
+
+    def _keys_of_directory(self) -> KeySet | None:
+        directory = self.key_directory
+        if directory is None:
+            return None
+        from jam.crypto.key_directory import RefreshedKeys  # noqa: PLC0415 - as above
+
+        refreshed = RefreshedKeys(directory, _configured_public_keys(self.settings), clock=self.clock)
+        self._refresh_keys = refreshed.newest
+        return refreshed.newest()
 
     def derived_keys(self, purpose: str, algorithm: str = "HS256", *, for_tokens: bool = False) -> KeySet:
         """HMAC keys for one purpose alone, derived from the secret; those of former secrets verify still.
@@ -265,7 +299,7 @@ class Jam:
                     settings = self.settings
                     self._access_tokens = AccessTokens(
                         self.keys, self.store, settings.access_tokens,
-                        name=settings.name, clock=self.clock, events=self.events,
+                        name=settings.name, clock=self.clock, events=self.events, refresh=self._refresh_keys,
                     )  # fmt: skip
         return self._access_tokens
 
@@ -442,12 +476,17 @@ def _disagreement(path: tuple[str, ...]) -> ConfigError:
 
 def _configured_keys(settings: Settings) -> KeySet | None:
     tokens = settings.access_tokens
-    public = [_read_public_key(text, tokens.algorithm) for text in tokens.public_keys]
+    public = _configured_public_keys(settings)
     if tokens.private_key is not None:
         return KeySet(_read_key(tokens.private_key.value.decode("utf-8", "replace"), tokens.algorithm), *public)
     if public:
         return KeySet(*public)
     return None
+
+
+def _configured_public_keys(settings: Settings) -> list[Key]:
+    tokens = settings.access_tokens
+    return [_read_public_key(text, tokens.algorithm) for text in tokens.public_keys]
 
 
 def _read_public_key(text: str, algorithm: str | None) -> Key:

@@ -7,10 +7,11 @@ can be used as an access token (RFC 8725 3.11, 3.12).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -34,8 +35,9 @@ from jam.events import Events, Revoked, SubjectRevoked, TokenIssued
 from jam.identity import Identity
 from jam.stores.base import REVOKED_TOKEN, Record, Store, check_subject
 
-__all__ = ["AccessTokens"]
+__all__ = ["REFRESH_EVERY", "AccessTokens"]
 
+REFRESH_EVERY = 10.0  #: seconds after which keys that may change are looked at again
 KIND = "access_token"
 GENERATION_CLAIM = "jam_gen"  # Jam's one private claim (RFC 7519 4.3); left out while it is 0
 _MAX_SEEN = 512  # in each of two halves
@@ -114,6 +116,8 @@ class AccessTokens:
         name: Stands in for issuer, audience and client id that are not set.
         clock: Seconds since the epoch.
         events: Hears of what is issued and revoked.
+        refresh: Gives the keys as they are now, the same object while they are the same. It is asked every
+            ``REFRESH_EVERY`` seconds, and before a token is refused that the keys known so far did not sign.
     """
 
     def __init__(
@@ -125,8 +129,8 @@ class AccessTokens:
         name: str,
         clock: Callable[[], float],
         events: Events,
+        refresh: Callable[[], KeySet] | None = None,
     ) -> None:
-        self.keys = keys
         self.issuer = settings.issuer or name
         self.audience = settings.audience or name
         self.client_id = settings.client_id or name
@@ -134,14 +138,36 @@ class AccessTokens:
         self._store = store
         self._clock = clock
         self._events = events
-        self._at_jwt = Signer(keys, "at+jwt") if keys.current.can_sign else None
-        self._plain_jwt = Signer(keys, "JWT") if keys.current.can_sign else None
-        self._verify_signature = Verifier(keys, ("at+jwt", "JWT")).verify
+        self._tools = _tools_of(keys)
+        self._refresh = refresh
+        self._refresh_at = math.inf if refresh is None else -math.inf
         self._leeway = settings.leeway
         self._max_lifetime = settings.max_lifetime
         self._stateless = settings.stateless
         self._seen: dict[str, _Verified] = {}
         self._seen_before: dict[str, _Verified] = {}
+
+    @property
+    def keys(self) -> KeySet:
+        """What signs and verifies."""
+        return self._tools.keys
+
+    def _look_at_keys(self, now: float) -> _Tools:
+        """Take the keys as they are now."""
+        tools = self._tools
+        if self._refresh is None:
+            return tools
+        keys = self._refresh()
+        if keys is not tools.keys:
+            self._tools = tools = _tools_of(keys)
+        # Last of all: whoever sees the new time verifies with the new keys.
+        self._refresh_at = now + REFRESH_EVERY
+        return tools
+
+    def _look_at_keys_in_time(self, now: float) -> None:
+        # Both bounds, in case the clock was set back.
+        if self._refresh is not None and not now < self._refresh_at <= now + REFRESH_EVERY:
+            self._look_at_keys(now)
 
     # -- making ---------------------------------------------------------------------------------------------
 
@@ -208,7 +234,7 @@ class AccessTokens:
             payload["amr"] = listed
         if claims:
             payload.update(claims)
-        return self._sign(self._at_jwt, payload, headers)
+        return self._sign(self._signing_tools(now).at_jwt, payload, headers)
 
     def payload(self, lifetime: float | timedelta | None = None, /, **data: Any) -> dict[str, Any]:
         """A payload with ``iat``, ``exp`` and ``jti`` filled in, for ``sign``.
@@ -262,7 +288,7 @@ class AccessTokens:
                 "The token would live longer than access_tokens.max_lifetime.",
                 hint=f"That is {self._max_lifetime:g} seconds; raise it if such long-lived tokens are meant.",
             )
-        return self._sign(self._plain_jwt, filled)
+        return self._sign(self._signing_tools(now).plain_jwt, filled)
 
     def generation(self, subject: str) -> int:
         """The generation a token for ``subject`` made now belongs to.
@@ -275,6 +301,10 @@ class AccessTokens:
         check_subject(subject)
         # No token has this id, so that only the subject's mark is asked for.
         return self._store.marks(subject, "", self._clock()).generation(KIND)
+
+    def _signing_tools(self, now: float) -> _Tools:
+        self._look_at_keys_in_time(now)
+        return self._tools
 
     def _sign(self, signer: Signer | None, payload: dict[str, Any], headers: Mapping[str, Any] | None = None) -> str:
         if signer is None:
@@ -313,10 +343,18 @@ class AccessTokens:
             raise TokenInvalid
         now = self._clock()
         seen = self._seen.get(token) or self._seen_before.get(token)
-        verified = seen if seen is not None else self._verify_unseen(token)
+        if seen is None:
+            self._look_at_keys_in_time(now)
+            good_until = self._refresh_at  # asked before the keys are: a removed one is trusted no longer than that
+            verified = self._verify_unseen(token)
+        else:
+            verified = seen
         identity, expires_at, not_before, revocation_id = verified
         # RFC 7519 4.1.4: on or after exp it must not be accepted.
         if expires_at <= now:
+            if seen is not None and self._refresh is not None:
+                self._forget(token)  # it was remembered until the keys are looked at again, and no longer
+                return self.verify(token)
             raise TokenExpired
         if not_before > now:
             raise TokenNotYetValid
@@ -325,7 +363,7 @@ class AccessTokens:
             if marks.revoked or (marks.generations and identity.generation < marks.generation(KIND)):
                 raise TokenRevoked
         if seen is None:
-            self._remember(token, verified)
+            self._remember(token, verified, good_until)
         if not self._stateless and marks.generations:
             return msgspec.structs.replace(identity, generations=marks.generations)
         return identity
@@ -339,7 +377,7 @@ class AccessTokens:
         return self._ours(token)[0].payload
 
     def _verify_unseen(self, token: str) -> _Verified:
-        """Everything about a token that stays true as long as it is the same token."""
+        """Everything about a token that stays true as long as it is the same token and its key one of ours."""
         identity, claims = self._ours(token)
         if claims.exp - claims.iat > self._max_lifetime:
             raise TokenInvalid(hint="It lives longer than access_tokens.max_lifetime.")
@@ -349,7 +387,14 @@ class AccessTokens:
 
     def _ours(self, token: str) -> tuple[Identity, _Claims]:
         """The identity and claims of a well-formed token of this app, whatever its times."""
-        typ, _, text = self._verify_signature(token)
+        tools = self._tools
+        try:
+            typ, _, text = tools.verify(token)
+        except TokenInvalid:
+            newest = self._look_at_keys(self._clock())
+            if newest is tools:
+                raise
+            typ, _, text = newest.verify(token)
         claims = _read(text)
         if claims.iss != self.issuer:
             raise TokenInvalid(hint="Its iss is another.")
@@ -370,11 +415,16 @@ class AccessTokens:
         )  # fmt: skip
         return identity, claims
 
-    def _remember(self, token: str, verified: _Verified) -> None:
-        """Skip the cryptography next time; time and revocation are asked about every time all the same."""
+    def _remember(self, token: str, verified: _Verified, good_until: float) -> None:
+        """Skip the cryptography until then; time and revocation are asked about every time all the same."""
         if len(self._seen) >= _MAX_SEEN:
             self._seen, self._seen_before = {}, self._seen
-        self._seen[token] = verified
+        identity, expires_at, not_before, revocation_id = verified
+        self._seen[token] = (identity, min(expires_at, good_until), not_before, revocation_id)
+
+    def _forget(self, token: str) -> None:
+        self._seen.pop(token, None)
+        self._seen_before.pop(token, None)
 
     # -- ending ---------------------------------------------------------------------------------------------
 
@@ -422,6 +472,25 @@ class AccessTokens:
         now = self._clock()
         self._store.advance(subject, (KIND,), now)
         self._events.emit(SubjectRevoked(at=now, subject=subject, kinds=(KIND,)))
+
+
+class _Tools(NamedTuple):
+    """What is made of one key set, in one piece: threads take all of it or nothing."""
+
+    keys: KeySet
+    at_jwt: Signer | None
+    plain_jwt: Signer | None
+    verify: Callable[[str], tuple[str, dict[str, Any], bytes]]
+
+
+def _tools_of(keys: KeySet) -> _Tools:
+    signs = keys.current.can_sign
+    return _Tools(
+        keys,
+        Signer(keys, "at+jwt") if signs else None,
+        Signer(keys, "JWT") if signs else None,
+        Verifier(keys, ("at+jwt", "JWT")).verify,
+    )
 
 
 _NUMBER = (int, float)  # compared by class, because True is an int

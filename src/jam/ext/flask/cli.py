@@ -351,6 +351,7 @@ def examine(app: Flask) -> Iterator[Finding]:
         return
     relaxed = AppSettings(app).allows_weak_secrets()
     yield from _examine_secret(settings)
+    yield from _examine_keys(state.jam)
     yield from _examine_https(state.https, relaxed=relaxed)
     yield from _examine_store(state.jam, relaxed=relaxed)
     if settings.access_tokens.stateless:
@@ -393,6 +394,25 @@ def _examine_secret(settings: Any) -> Iterator[Finding]:
         )  # fmt: skip
         return
     yield Finding("ok", "secret", "Keys come from configured, strong secrets.")
+
+
+def _examine_keys(jam: Any) -> Iterator[Finding]:
+    try:
+        directory = jam.key_directory
+        if directory is None:
+            return
+        jam.keys  # noqa: B018 - reads every one of them
+        entries = directory.list()
+    except JamError as error:
+        yield Finding("problem", "keys", error.message, error.hint)
+        return
+    if any(entry.state == "next" for entry in entries):
+        yield Finding("ok", "keys", "The key directory is sound, and the next key is announced.")
+    else:
+        yield Finding(
+            "warning", "keys", "No next key is announced: after a rotation, services that fetch the published keys may "
+            "refuse tokens until they fetch them again.", "Run: flask jam keys generate",
+        )  # fmt: skip
 
 
 def _examine_https(https: bool, *, relaxed: bool) -> Iterator[Finding]:
