@@ -20,6 +20,10 @@ import pytest
 import jam
 from jam import config, errors, events, stores
 from jam.config import flat_options, read_options
+from jam.ext.flask.accounts.account_views import account_endpoints
+from jam.ext.flask.accounts.api_views import api_endpoints
+from jam.ext.flask.accounts.openapi import openapi_endpoints
+from jam.ext.flask.accounts.sign_in_views import sign_in_endpoints, well_known_endpoints
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -212,7 +216,8 @@ def test_every_name_of_an_option_is_understood(row, monkeypatch):
     path = row[0].split(".")
     by_type = {"text": "x" * 64, "secret": "x" * 64, "seconds": 60, "yes or no": True, "list of texts": ("x",),
                "list of secrets": ("x" * 64,)}  # fmt: skip
-    given = by_type[row[4].split(",")[0]]
+    kind, _, bounds = row[4].partition(", ")
+    given = int(bounds.partition(" ")[0]) if kind == "number" else by_type[kind]
     flat = value_under(row[2], flat=True)
     monkeypatch.setenv(row[3], given[0] if isinstance(given, tuple) else str(given).lower())
     assert value_under(row[3], flat=False) == flat
@@ -230,6 +235,42 @@ def test_the_table_of_events_is_the_events():
         one.__name__: {*one.__struct_fields__} - {"at"} for one in subclasses(events.Event) if one.__name__[0] != "_"
     }
     assert table == classes
+
+
+def endpoints():
+    """Every endpoint of the accounts and its path, as an app has it that sets no prefixes."""
+    prefixes = {
+        sign_in_endpoints: "/auth",
+        account_endpoints: "/auth",
+        openapi_endpoints: "/auth",
+        api_endpoints: "/api",
+    }
+    for declared in (sign_in_endpoints, account_endpoints, openapi_endpoints, well_known_endpoints, api_endpoints):
+        for one in declared:
+            yield prefixes.get(declared, "") + one.rule, one
+
+
+def body_of(one):
+    """The fields of an endpoint's body, as the table shows them."""
+    fields = [] if one.body is None else [field for field in msgspec.structs.fields(one.body) if field.name != "more"]
+    shown = [f"`{field.encode_name}`" if field.required else f"`[{field.encode_name}]`" for field in fields]
+    return ", ".join([*shown, *(["`…`"] if one.more else [])]).strip("`")
+
+
+def test_asvs_6_1_3_the_table_of_endpoints_is_the_endpoints():
+    table = {(row[0], row[1]): row[3] for row in rows("api.md", "## Every endpoint")}
+    assert table == {(one.method, path): body_of(one) for path, one in endpoints()}
+
+
+def test_asvs_6_1_3_the_table_of_endpoints_says_which_ones_are_open_to_everybody():
+    table = {(row[0], row[1]) for row in rows("api.md", "## Every endpoint") if row[2].startswith("everybody")}
+    assert table == {(one.method, path) for path, one in endpoints() if one.guard is None}
+
+
+@pytest.mark.parametrize("row", rows("api.md", "## Every endpoint"), ids=lambda row: f"{row[0]} {row[1]}")
+def test_the_table_of_endpoints_says_what_is_answered(row):
+    statuses = {int(status) for status in re.findall(r"\b\d{3}\b", row[4])}
+    assert statuses == {*next(one for path, one in endpoints() if (one.method, path) == (row[0], row[1])).answers}
 
 
 def test_the_table_of_engines_is_the_engines():
@@ -251,6 +292,14 @@ def test_every_requirement_in_the_table_has_its_words():
     missing = {one: found[one] for one in found.keys() - ROWS["REQUIREMENTS"].keys()}
     if missing:
         pytest.fail(f"No words in docs/security_rows.py for {missing}", pytrace=False)
+
+
+def test_every_test_that_a_page_names_exists():
+    tests = {
+        name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    named_in_seeds = set(re.findall(r"`(test_\w*[a-z]\w*)`", (DOCS / "seeds.md").read_text("utf-8")))
+    assert named_in_seeds <= tests
 
 
 def test_a_test_says_in_its_name_which_requirements_it_shows():
