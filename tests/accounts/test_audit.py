@@ -27,11 +27,10 @@ from jam.accounts.audit import (
     MAX_DETAILS,
     Entry,
     JSONLinesAuditLog,
-    SQLAuditLog,
-    audit_table,
     open_audit_log,
     record,
 )
+from jam.accounts.sql_audit import SQLAuditLog, audit_table
 from jam.errors import ConfigError, InvalidValue, JamError, StoreUnavailable
 from jam.events import AccessRefused, Event, Events, SessionConflict, SessionStarted, SignedIn, SignInFailed
 
@@ -815,6 +814,7 @@ def test_a_directory_that_is_not_there_is_a_clear_error(tmp_path, scheme):
 
 @pytest.mark.parametrize("url", ["sqlite:///x.db", "postgresql+psycopg://h/d"])
 def test_without_sqlalchemy_the_extra_is_named_and_files_work_all_the_same(path, url, monkeypatch):
+    monkeypatch.delitem(sys.modules, "jam.accounts.sql_audit")
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
     with pytest.raises(ConfigError) as caught:
         open_audit_log(url)

@@ -1399,9 +1399,9 @@ def test_postgresql_waits_for_five_seconds_unless_the_app_says_otherwise(engine,
     if not url.startswith("postgresql"):
         return
     ask = lambda session: session.scalar(sa.text("SHOW lock_timeout"))  # noqa: E731
-    assert (users._run(ask, writes=True), users._run(ask)) == ("5s", "0")
+    assert (users._transactions.run(ask, writes=True), users._transactions.run(ask)) == ("5s", "0")
     with contextlib.closing(open_users(url + "?options=-c%20lock_timeout%3D200")) as others:
-        assert others._run(ask, writes=True) == "200ms"
+        assert others._transactions.run(ask, writes=True) == "200ms"
 
 
 def test_an_engine_that_commits_every_statement_is_refused(engine):
@@ -1515,7 +1515,7 @@ def test_writers_in_each_others_way_try_again_and_give_up_in_the_end(engine, use
                     turns.wait()
             return users._locked(session, second).login
 
-        return users._run(act, writes=True)
+        return users._transactions.run(act, writes=True)
 
     with ThreadPoolExecutor(2) as pool:
         answers = [
@@ -1529,7 +1529,7 @@ def test_writers_in_each_others_way_try_again_and_give_up_in_the_end(engine, use
         raise sa.exc.OperationalError("", {}, DeadlockError(1213))
 
     tries.clear()
-    refused(lambda: users._run(never, writes=True), StoreUnavailable)
+    refused(lambda: users._transactions.run(never, writes=True), StoreUnavailable)
     assert tries == ["never"] * 8
 
 

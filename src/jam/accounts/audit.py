@@ -1,7 +1,8 @@
 """The audit log: who did what, when and from where, kept apart from what the app prints (ASVS 16.2.1, 16.3.1, 16.3.2).
 
-``record`` writes down what ``jam.events.Events`` tells. An ``AuditLog`` is anything that can append and search; there
-is one of JSON lines in a file and one in a database. Entries hold what the events hold, so nothing secret.
+``record`` writes down what ``jam.events.Events`` tells. An ``AuditLog`` is anything that can append and search; here is
+one of JSON lines in a file, and ``jam.accounts.sql_audit`` has one in a database. Entries hold what the events hold, so
+nothing secret.
 """
 
 from __future__ import annotations
@@ -12,30 +13,26 @@ import logging
 import math
 import os
 import re
-import sqlite3
 import threading
-import time
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
 from jam.errors import ConfigError, InvalidValue, JamError, StoreUnavailable
 from jam.events import AccessRefused, Event, Events, SessionConflict
-from jam.stores.forks import Gate, around_forks
+from jam.stores.forks import around_forks
 
-if TYPE_CHECKING:
-    import sqlalchemy as sa
-
-__all__ = ["AuditLog", "Entry", "JSONLinesAuditLog", "SQLAuditLog", "audit_table", "open_audit_log", "record"]
+__all__ = [
+    "COUNT_FOR", "MAX_DETAILS", "MAX_TEXT", "AuditLog", "Entry", "JSONLinesAuditLog", "asked_texts", "checked_limit",
+    "checked_time", "kept", "make_private_file", "match_cursor", "open_audit_log", "record",
+]  # fmt: skip
 
 logger = logging.getLogger("jam.accounts.audit")
-
-T = TypeVar("T")
 
 COUNT_FOR = 60.0  #: seconds for which refusals of callers without a credential are counted before they are written
 MAX_TEXT = 255  #: of a subject, an address and an event's name, in characters
@@ -45,10 +42,7 @@ _MAX_MEMBER = 2048  # of one field of an event, in bytes of JSON
 _MAX_LINE = 2 * MAX_DETAILS  # more than any entry takes
 _BLOCK = 65_536
 _CLOCK_SLACK = 86_400.0  # seconds by which a host's clock may have been set back
-_MAX_ATTEMPTS = 4
-_TABLE = re.compile(r"[a-z_][a-z0-9_]{0,40}", re.ASCII)
-_ROW_CURSOR = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
-_LINE_CURSOR = re.compile(r"([0-9]{1,20})-([0-9]{1,18})", re.ASCII)
+_CURSOR = re.compile(r"([0-9]{1,20})-([0-9]{1,18})", re.ASCII)
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,8 +129,8 @@ def open_audit_log(url: str) -> AuditLog:
     scheme = url.partition(":")[0]
     if scheme == "file":
         return JSONLinesAuditLog(_path_of(url))
-    if scheme in _SQL_SCHEMES:
-        return SQLAuditLog(url)
+    if scheme in _DATABASES:
+        return _open_sql(url)
     # The URL may hold a password, and without a scheme that is known nobody can tell where.
     raise ConfigError(
         "There is no audit log for this kind of URL.",
@@ -144,7 +138,15 @@ def open_audit_log(url: str) -> AuditLog:
     )
 
 
-_SQL_SCHEMES = ("sqlite", "postgresql+psycopg", "mysql+pymysql", "mariadb+pymysql")
+_DATABASES = ("sqlite", "postgresql+psycopg", "mysql+pymysql", "mariadb+pymysql")
+
+
+def _open_sql(url: str) -> AuditLog:
+    try:
+        from jam.accounts.sql_audit import SQLAuditLog  # noqa: PLC0415 - a log in a file does not need SQLAlchemy
+    except ImportError:
+        raise ConfigError("SQLAlchemy is not installed.", hint="pip install jam-auth[accounts]") from None
+    return SQLAuditLog(url)
 
 
 def _path_of(url: str) -> str:
@@ -176,7 +178,7 @@ def _kept_text(text: str) -> str:
     return clean if len(clean) <= MAX_TEXT else clean[: MAX_TEXT - 1] + "…"
 
 
-def _kept(entry: Entry) -> dict[str, Any]:
+def kept(entry: Entry) -> dict[str, Any]:
     """An entry's members as every log keeps them, the details as JSON text.
 
     Raises:
@@ -191,7 +193,7 @@ def _kept(entry: Entry) -> dict[str, Any]:
     if entry.count.__class__ is not int or not 1 <= entry.count < 2**63:
         raise InvalidValue("An entry counts for one or more.")
     return {
-        "at": _checked_time(entry.at),
+        "at": checked_time(entry.at),
         "event": _kept_text(entry.event),
         "subject": None if entry.subject is None else _kept_text(entry.subject),
         "address": None if entry.address is None else _kept_text(entry.address),
@@ -200,7 +202,12 @@ def _kept(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _checked_time(at: float) -> float:
+def checked_time(at: float) -> float:
+    """A time in seconds since the epoch.
+
+    Raises:
+        InvalidValue: If it is none.
+    """
     if not isinstance(at, bool) and isinstance(at, (int, float)):
         with suppress(OverflowError):  # an integer may be larger than any float
             if math.isfinite(at):
@@ -208,19 +215,29 @@ def _checked_time(at: float) -> float:
     raise InvalidValue("A time is a finite number of seconds since the epoch.")
 
 
-def _checked_limit(limit: int) -> int:
+def checked_limit(limit: int) -> int:
+    """A number of entries, 1 to 1000.
+
+    Raises:
+        InvalidValue: If it is none.
+    """
     if limit.__class__ is not int or not 1 <= limit <= MAX_LIST:
         raise InvalidValue(f"A page has 1 to {MAX_LIST} entries.")
     return limit
 
 
-def _asked(subject: str | None, event: str | None, address: str | None) -> dict[str, str]:
-    """The texts that are asked for, by member, as they are kept."""
+def asked_texts(subject: str | None, event: str | None, address: str | None) -> dict[str, str]:
+    """The texts that a search asks for, by an entry's member, as they are kept."""
     given = {"subject": subject, "event": event, "address": address}
     return {name: _kept_text(text) for name, text in given.items() if text is not None}
 
 
-def _cursor(pattern: re.Pattern[str], cursor: str) -> re.Match[str]:
+def match_cursor(pattern: re.Pattern[str], cursor: str) -> re.Match[str]:
+    """A cursor taken apart.
+
+    Raises:
+        InvalidValue: If it is none of this log's.
+    """
     match = pattern.fullmatch(cursor) if isinstance(cursor, str) else None
     if match is None:
         raise InvalidValue("A page begins before the cursor of the last entry of the page before.")
@@ -232,8 +249,8 @@ def _open_file(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
 
 
-def _make_file(path: Path) -> None:
-    """Make a file that is not there yet.
+def make_private_file(path: Path) -> None:
+    """Make a log's file, readable by its owner alone, unless it is there.
 
     Raises:
         ConfigError: If it cannot be written.
@@ -268,11 +285,11 @@ class JSONLinesAuditLog:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path).absolute()
-        _make_file(self._path)
+        make_private_file(self._path)
 
     def append(self, entry: Entry) -> None:
         """See ``AuditLog.append``."""
-        line = _to_json({**_kept(entry), "details": dict(entry.details)}).encode() + b"\n"
+        line = _to_json({**kept(entry), "details": dict(entry.details)}).encode() + b"\n"
         try:
             descriptor = _open_file(self._path)
             try:
@@ -300,10 +317,10 @@ class JSONLinesAuditLog:
         It takes time in proportion to the file, unless enough is found or ``since`` ends it; for that, a host's clock
         may not have been set back by more than a day.
         """
-        asked = _asked(subject, event, address)
-        start = -math.inf if since is None else _checked_time(since)
-        end = math.inf if until is None else _checked_time(until)
-        _checked_limit(limit)
+        asked = asked_texts(subject, event, address)
+        start = -math.inf if since is None else checked_time(since)
+        end = math.inf if until is None else checked_time(until)
+        checked_limit(limit)
         found: list[Entry] = []
         for entry in self._entries(before):
             if entry.at < start - _CLOCK_SLACK:
@@ -316,31 +333,24 @@ class JSONLinesAuditLog:
 
     def _entries(self, before: str | None) -> Iterator[Entry]:
         """All entries, the last first."""
-        place = None if before is None else _cursor(_LINE_CURSOR, before)
-        try:
-            descriptor = os.open(self._path, os.O_RDONLY)
-        except FileNotFoundError:  # it was renamed a moment ago, and nothing was appended since
-            descriptor = None
-        except OSError as error:
-            raise StoreUnavailable(hint=f"The audit log's file cannot be read: {error.strerror}.") from None
-        if descriptor is None:
-            if place is not None:
-                raise _rotated()
-            return
+        place = None if before is None else match_cursor(_CURSOR, before)
         skipped = 0
         try:
-            status = os.fstat(descriptor)
-            end = status.st_size if place is None else _offset(descriptor, status, place)
-            for offset, line in _lines_backwards(descriptor, end):
-                entry = _entry_of_line(line, f"{status.st_ino}-{offset}")
-                if entry is not None:
-                    yield entry
-                elif line:
-                    skipped += 1
+            with self._path.open("rb", buffering=0) as file:
+                status = os.fstat(file.fileno())
+                end = status.st_size if place is None else _offset(file.fileno(), status, place)
+                for offset, line in _lines_backwards(file.fileno(), end):
+                    entry = _entry_of_line(line, f"{status.st_ino}-{offset}")
+                    if entry is not None:
+                        yield entry
+                    elif line:
+                        skipped += 1
+        except FileNotFoundError:  # it was renamed a moment ago, and nothing was appended since
+            if place is not None:
+                raise _rotated() from None
         except OSError as error:
             raise StoreUnavailable(hint=f"The audit log's file cannot be read: {error.strerror}.") from None
         finally:
-            os.close(descriptor)
             if skipped:
                 logger.warning("%d lines of the audit log are no entries; they were passed over.", skipped)
 
@@ -363,9 +373,8 @@ def _offset(descriptor: int, status: os.stat_result, place: re.Match[str]) -> in
         InvalidValue: If this is not the file any more, or it was cut.
     """
     offset = int(place[2])
-    if int(place[1]) != status.st_ino:
-        raise _rotated()
-    if offset and os.pread(descriptor, 1, offset - 1) != b"\n":
+    is_this_file = int(place[1]) == status.st_ino
+    if not is_this_file or (offset and os.pread(descriptor, 1, offset - 1) != b"\n"):
         raise _rotated()
     return offset
 
@@ -398,321 +407,6 @@ def _entry_of_line(line: bytes, cursor: str) -> Entry | None:
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors too
         return None
     return msgspec.structs.replace(entry, cursor=cursor) if math.isfinite(entry.at) else None
-
-
-# -- SQL ----------------------------------------------------------------------------------------------------
-
-
-def audit_table(metadata: sa.MetaData, name: str = "jam_audit") -> sa.Table:
-    """Put the audit log's table into an app's own metadata, so that its migrations see it.
-
-    Args:
-        metadata: Such as ``db.metadata`` of Flask-SQLAlchemy.
-        name: Of the table.
-
-    Raises:
-        ConfigError: If SQLAlchemy is not installed, or the name is no plain one.
-    """
-    sql = _sqlalchemy()
-    from sqlalchemy.dialects import mysql  # noqa: PLC0415 - SQLAlchemy is optional
-
-    from jam.stores.sql import _exact  # noqa: PLC0415 - it imports SQLAlchemy
-
-    if not _TABLE.fullmatch(name):
-        raise ConfigError("The audit log's table has a name of a-z, 0-9 and underscore.")
-    if name in metadata.tables:
-        return metadata.tables[name]
-    text = _exact(MAX_TEXT, 4)
-    # Ids of entries that were pruned must not come again: a cursor would point to another entry.
-    number = sql.BigInteger().with_variant(sql.Integer(), "sqlite")
-    table: sa.Table = sql.Table(
-        name,
-        metadata,
-        sql.Column("id", number, primary_key=True, autoincrement=True),
-        sql.Column("at", sql.Double, nullable=False),
-        sql.Column("event", text, nullable=False),
-        sql.Column("subject", text),
-        sql.Column("address", text),
-        sql.Column("details", sql.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb"), nullable=False),
-        sql.Column("count", sql.BigInteger, nullable=False),
-        # A page is read from the end of one of these, in the order of ids: nothing needs to be sorted.
-        sql.Index(f"ix_{name}_subject", "subject", "id"),
-        sql.Index(f"ix_{name}_event", "event", "id"),
-        sql.Index(f"ix_{name}_address", "address", "id"),
-        sql.Index(f"ix_{name}_at", "at"),
-        sqlite_autoincrement=True,
-    )
-    return table
-
-
-def _sqlalchemy() -> Any:
-    try:
-        import sqlalchemy  # noqa: PLC0415 - a log in a file does not need it
-    except ImportError:
-        raise ConfigError("SQLAlchemy is not installed.", hint="pip install jam-auth[accounts]") from None
-    return sqlalchemy
-
-
-class SQLAuditLog:
-    """A table in SQLite, PostgreSQL or MariaDB, made when first needed. Entries stay until ``prune`` removes them.
-
-    Each entry is a statement of its own in autocommit, on a connection apart from the app's ORM session: what the
-    app rolls back stays in the log. SQLite runs in WAL mode with ``synchronous=NORMAL``: an entry survives the death of
-    the app, and a power cut may take the last moments with it. If a connection breaks so that nobody knows whether an
-    entry was kept, it is written again: twice is better than not at all.
-
-    Args:
-        source: A URL as ``open_audit_log`` takes them, or an ``Engine`` the app has.
-        table: The table's name.
-        timeout: How long to wait for the database, in seconds: for so long a sign-in may have to wait if it does not
-            answer. An app's engine keeps its own times.
-
-    Raises:
-        ConfigError: If the URL names no database Jam knows, or its driver is not installed.
-    """
-
-    def __init__(self, source: str | sa.URL | sa.Engine, table: str = "jam_audit", *, timeout: float = 5.0) -> None:
-        sql = _sqlalchemy()
-        self._timeout = timeout
-        self._gate = Gate()
-        self._owned = isinstance(source, (str, sql.URL))
-        self._engine = self._own_engine(source) if self._owned else _checked_engine(source)
-        self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._table = audit_table(sql.MetaData(), table)
-        self._has_table = False
-        self._driver_error: type[Exception] = self._engine.dialect.loaded_dbapi.Error
-        self._is_sqlite = self._engine.dialect.name == "sqlite"
-        self._binary_text = self._engine.dialect.name in ("mysql", "mariadb")
-        _all_logs.add(self)
-
-    def append(self, entry: Entry) -> None:
-        """See ``AuditLog.append``."""
-        row = _kept(entry)
-        for name in ("event", "subject", "address"):
-            row[name] = self._text(row[name])
-        self._run(lambda connection: connection.execute(self._table.insert(), row))
-
-    def search(
-        self,
-        *,
-        subject: str | None = None,
-        event: str | None = None,
-        address: str | None = None,
-        since: float | None = None,
-        until: float | None = None,
-        limit: int = 100,
-        before: str | None = None,
-    ) -> Sequence[Entry]:
-        """See ``AuditLog.search``."""
-        columns = self._table.c
-        chosen = self._table.select().order_by(columns.id.desc()).limit(_checked_limit(limit))
-        for name, text in _asked(subject, event, address).items():
-            chosen = chosen.where(columns[name] == self._text(text))
-        if since is not None:
-            chosen = chosen.where(columns.at >= _checked_time(since))
-        if until is not None:
-            chosen = chosen.where(columns.at < _checked_time(until))
-        if before is not None:
-            chosen = chosen.where(columns.id < int(_cursor(_ROW_CURSOR, before)[0]))
-        return [_entry_of_row(row) for row in self._run(lambda connection: connection.execute(chosen).all())]
-
-    def prune(self, before: float, limit: int = 1000) -> int:
-        """Remove entries that are older than they must be kept (ASVS 14.2.7); returns how many went.
-
-        Args:
-            before: Those before this time go, in seconds since the epoch.
-            limit: At most so many at once, the oldest first, so that nobody waits for long; 1 to 1000.
-
-        Raises:
-            InvalidValue: If an argument cannot be what it is.
-            StoreUnavailable: If they could not be removed.
-        """
-        columns = self._table.c
-        old = self._table.select().with_only_columns(columns.id).where(columns.at < _checked_time(before))
-        # MariaDB knows no LIMIT within IN, but one level further down it does.
-        oldest = old.order_by(columns.at).limit(_checked_limit(limit)).subquery().select()
-        gone: int = self._run(
-            lambda connection: connection.execute(self._table.delete().where(columns.id.in_(oldest))).rowcount
-        )
-        return gone
-
-    def close(self) -> None:
-        """See ``AuditLog.close``. An app's engine stays open."""
-        if self._owned:
-            self._engine.dispose()
-
-    # -- engine ---------------------------------------------------------------------------------------------
-
-    def _own_engine(self, source: Any) -> sa.Engine:
-        from sqlalchemy.exc import ArgumentError  # noqa: PLC0415 - SQLAlchemy is optional
-
-        from jam.stores.sql import _make_engine  # noqa: PLC0415 - it imports SQLAlchemy
-
-        try:
-            url = _sqlalchemy().make_url(source)
-        except (ArgumentError, ValueError):
-            raise ConfigError("The audit log's URL cannot be read.") from None  # it may hold a password
-        if url.drivername not in _SQL_SCHEMES:
-            raise ConfigError(
-                f"There is no audit log for {url.drivername!r} URLs.",
-                hint="Use sqlite:///..., postgresql+psycopg://... or mysql+pymysql://..., or give Jam an engine.",
-            )
-        if url.drivername == "sqlite":
-            return _sqlite_engine(url, self._timeout)
-        return _make_engine(url, self._timeout, lambda: self._gate)
-
-    def _run(self, act: Callable[[sa.Connection], T]) -> T:
-        if not self._has_table:
-            self._attempt(self._create_table)
-            self._has_table = True
-        return self._attempt(act)
-
-    def _attempt(self, act: Callable[[sa.Connection], T]) -> T:
-        """Act on a connection of its own; again if writers got in each other's way or the connection was lost.
-
-        Raises:
-            StoreUnavailable: If the database cannot be asked.
-        """
-        from sqlalchemy.exc import DBAPIError, SQLAlchemyError  # noqa: PLC0415 - SQLAlchemy is optional
-
-        from jam.stores.sql import _may_try_again  # noqa: PLC0415 - it imports SQLAlchemy
-
-        start = time.monotonic()
-        for attempt in range(1, _MAX_ATTEMPTS + 1):
-            try:
-                with self._standing(), self._autocommit.connect() as connection:
-                    return act(connection)
-            except DBAPIError as error:
-                lost = error.connection_invalidated and time.monotonic() - start < self._timeout / 2
-                if attempt == _MAX_ATTEMPTS or not (lost or _may_try_again(error)):
-                    raise _unavailable(error.orig or error) from None
-            except self._driver_error as error:  # SQLAlchemy sets a connection up without wrapping what the driver says
-                if attempt == _MAX_ATTEMPTS or time.monotonic() - start >= self._timeout / 2:
-                    raise _unavailable(error) from None
-            except (SQLAlchemyError, OSError) as error:
-                raise _unavailable(error) from None
-            time.sleep(0.002 * 2**attempt)
-        raise AssertionError("unreachable")  # pragma: no cover
-
-    def _create_table(self, connection: sa.Connection) -> None:
-        from sqlalchemy.exc import DBAPIError  # noqa: PLC0415 - SQLAlchemy is optional
-
-        try:
-            self._table.create(connection, checkfirst=True)
-        except DBAPIError:
-            if not connection.dialect.has_table(connection, self._table.name):
-                raise  # or else another process was a little faster
-
-    def _text(self, text: str | None) -> Any:
-        return text.encode() if self._binary_text and text is not None else text
-
-    # -- forks ----------------------------------------------------------------------------------------------
-
-    def _standing(self) -> AbstractContextManager[None]:
-        """What a fork waits for: any use of SQLite, but of servers no more than the making of a connection."""
-        return self._gate if self._is_sqlite else nullcontext()
-
-    def before_fork(self) -> None:
-        """See ``around_forks``. SQLite's locks do not go through a fork, so its file is closed meanwhile."""
-        self._gate.close(self._timeout)
-        if self._is_sqlite and self._owned:
-            self._engine.dispose()
-
-    def after_fork_in_parent(self) -> None:
-        """See ``around_forks``."""
-        self._gate.open()
-
-    def after_fork_in_child(self) -> None:
-        """See ``around_forks``: the child must not talk on the parent's sockets, nor say good-bye on them."""
-        self._gate = Gate()
-        self._engine.dispose(close=False)
-
-
-def _checked_engine(engine: Any) -> sa.Engine:
-    from sqlalchemy import Engine  # noqa: PLC0415 - SQLAlchemy is optional
-    from sqlalchemy.pool import StaticPool  # noqa: PLC0415
-
-    if not isinstance(engine, Engine):
-        raise ConfigError("The audit log needs a URL or a SQLAlchemy Engine.")
-    if isinstance(engine.pool, StaticPool):
-        raise ConfigError(
-            "The engine has one connection for everybody (StaticPool), so the audit log's writes would end the app's "
-            "own transactions.", hint="Give the audit log a file of its own: sqlite:///audit.db.",
-        )  # fmt: skip
-    return engine
-
-
-def _sqlite_engine(url: sa.URL, timeout: float) -> sa.Engine:
-    """An engine whose file only its owner reads."""
-    from sqlalchemy import event  # noqa: PLC0415 - SQLAlchemy is optional
-
-    if not url.database or url.database.startswith((":memory:", "file:")) or url.host or url.query:
-        raise ConfigError("A SQLite URL is sqlite:///relative.db or sqlite:////absolute/path.db, without options.")
-    path = Path(url.database).absolute()
-    _make_file(path)
-    engine: sa.Engine = _sqlalchemy().create_engine(
-        url.set(database=str(path)), max_overflow=-1, connect_args={"timeout": timeout}
-    )
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: sqlite3.Connection, _: object) -> None:
-        _switch_to_wal(connection, timeout)
-        connection.execute("PRAGMA synchronous = NORMAL")
-
-    return engine
-
-
-def _switch_to_wal(connection: sqlite3.Connection, timeout: float) -> None:
-    """Let writers be quick: where each waits for the disk, others get their turn too late and give up.
-
-    For this one statement SQLite does not wait itself for others that do the same.
-    """
-    until = time.monotonic() + timeout
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.002)
-        else:
-            return
-
-
-def _entry_of_row(row: Any) -> Entry:
-    # The last by its place: ``count`` is a method of every row.
-    return Entry(
-        at=row.at, event=_read_text(row.event) or "", subject=_read_text(row.subject),
-        address=_read_text(row.address), details=_read_details(row.details), count=row[-1], cursor=str(row.id),
-    )  # fmt: skip
-
-
-def _read_text(value: str | bytes | None) -> str | None:
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
-
-
-def _read_details(text: str) -> dict[str, Any]:
-    """The details, or a note that somebody changed them: an entry that is there is shown."""
-    try:
-        details = json.loads(text)
-    except (ValueError, RecursionError):
-        details = None
-    return details if isinstance(details, dict) else {"unreadable": True}
-
-
-def _unavailable(error: BaseException) -> StoreUnavailable:
-    logger.error("The audit log's database failed: %s: %s", type(error).__name__, error)
-    return StoreUnavailable(hint=f"The audit log's database says: {type(error).__name__}.")
-
-
-_all_logs: weakref.WeakSet[SQLAuditLog] = weakref.WeakSet()
-
-around_forks(
-    _all_logs,
-    before=SQLAuditLog.before_fork,
-    after_in_parent=SQLAuditLog.after_fork_in_parent,
-    after_in_child=SQLAuditLog.after_fork_in_child,
-)
 
 
 # -- from events to entries ---------------------------------------------------------------------------------

@@ -15,8 +15,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import math
-import select
 import threading
 import time
 import weakref
@@ -26,7 +24,6 @@ from typing import Any, TypeVar
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.pool import StaticPool
 
 from jam.errors import ConfigError, GenerationOutdated, InvalidValue, RecordExists, StoreUnavailable
 from jam.stores.base import (
@@ -48,6 +45,15 @@ from jam.stores.base import (
     decode_marks,
     touch_is_due,
 )
+from jam.stores.engines import (
+    SERVERS,
+    checked_url,
+    driver_error,
+    exact_bytes,
+    may_try_again,
+    refuse_shared_connection,
+    server_engine,
+)
 from jam.stores.forks import Gate, around_forks
 
 __all__ = ["SCHEMA_VERSION", "SQLStore", "jam_tables"]
@@ -59,22 +65,11 @@ T = TypeVar("T")
 SCHEMA_VERSION = 1
 _SCHEMA_COMMENT = "Jam schema {}"
 _MAX_ATTEMPTS = 8
-# What an engine says when two writers were in each other's way and one may simply try again.
-_TRY_AGAIN = frozenset((1213, "40001", "40P01"))
 _NO_MARKS: Mapping[str, int] = {}
 _COLUMNS = (
     "kind", "id", "subject", "check", "generation", "data", "created_at", "touched_at", "idle_for", "ends_at",
     "version",
 )  # fmt: skip
-
-
-def _exact(length: int, bytes_each: int = 1) -> sa.types.TypeEngine[str]:
-    """Text that equals only itself: MariaDB's own collations take ``alice`` for ``Alice`` and for ``álice``."""
-    return (
-        sa.String(length)
-        .with_variant(mysql.VARBINARY(length * bytes_each), "mysql", "mariadb")
-        .with_variant(postgresql.VARCHAR(length, collation="C"), "postgresql")
-    )
 
 
 def jam_tables(metadata: sa.MetaData) -> list[sa.Table]:
@@ -93,9 +88,9 @@ def jam_tables(metadata: sa.MetaData) -> list[sa.Table]:
     records = sa.Table(
         "jam_records",
         metadata,
-        sa.Column("kind", _exact(32), primary_key=True),
-        sa.Column("id", _exact(24), primary_key=True),
-        sa.Column("subject", _exact(255, 4), nullable=False),
+        sa.Column("kind", exact_bytes(32), primary_key=True),
+        sa.Column("id", exact_bytes(24), primary_key=True),
+        sa.Column("subject", exact_bytes(255, 4), nullable=False),
         sa.Column("check", sa.LargeBinary(64).with_variant(mysql.VARBINARY(64), "mysql", "mariadb"), nullable=False),
         sa.Column("generation", sa.BigInteger, nullable=False),
         sa.Column("data", blob, nullable=False),
@@ -112,14 +107,14 @@ def jam_tables(metadata: sa.MetaData) -> list[sa.Table]:
     marks = sa.Table(
         "jam_marks",
         metadata,
-        sa.Column("subject", _exact(255, 4), primary_key=True),
-        sa.Column("kind", _exact(32), primary_key=True),
+        sa.Column("subject", exact_bytes(255, 4), primary_key=True),
+        sa.Column("kind", exact_bytes(32), primary_key=True),
         sa.Column("generation", sa.BigInteger, nullable=False),
     )
     counts = sa.Table(
         "jam_counts",
         metadata,
-        sa.Column("name", _exact(255, 4), primary_key=True),
+        sa.Column("name", exact_bytes(255, 4), primary_key=True),
         sa.Column("count", sa.BigInteger, nullable=False),
         sa.Column("ends_at", sa.Double, nullable=False),
         sa.Index("ix_jam_counts_ends_at", "ends_at"),
@@ -145,7 +140,7 @@ class SQLStore(Store):
         self._source = source
         self._owned = isinstance(source, (str, sa.URL))
         if self._owned:
-            _check_url(source)
+            checked_url(source, "The store's", SERVERS)
         self._engine: sa.Engine | None = None
         self._statements: _Statements | None = None
         self._making = threading.Lock()
@@ -352,7 +347,7 @@ class SQLStore(Store):
 
     def _resolve_engine(self) -> sa.Engine:
         if self._owned:
-            return _make_engine(sa.make_url(self._source), self._timeout, lambda: self._gate)
+            return server_engine(sa.make_url(self._source), self._timeout, lambda: self._gate)
         source: Any = self._source
         if isinstance(source, sa.Engine):
             engine = source
@@ -362,11 +357,7 @@ class SQLStore(Store):
             engine = source()
         if not isinstance(engine, sa.Engine):
             raise ConfigError("The store needs a SQLAlchemy Engine, a function that returns one, or db.")
-        if isinstance(engine.pool, StaticPool):
-            raise ConfigError(
-                "The engine has one connection for everybody (StaticPool), so Jam's writes would end the app's own "
-                "transactions.", hint="For SQLite give Jam a file of its own: sqlite:///jam.sqlite3.",
-            )  # fmt: skip
+        refuse_shared_connection(engine)
         return engine
 
     def _run(self, act: Callable[[sa.Connection], T], *, again: bool = False) -> T:
@@ -387,14 +378,14 @@ class SQLStore(Store):
             except sa.exc.DataError as error:
                 raise InvalidValue("The data is too large for the store.") from error
             except sa.exc.DBAPIError as error:
-                if attempt + 1 < _MAX_ATTEMPTS and _may_try_again(error):
+                if attempt + 1 < _MAX_ATTEMPTS and may_try_again(error):
                     time.sleep(0.002 * 2**attempt)
                     continue
                 if again and error.connection_invalidated and time.monotonic() - start < self._timeout / 2:
                     again = False
                     continue
                 raise _unavailable(error) from error
-            except self._driver_error() as error:
+            except driver_error(self._engine) as error:
                 # SQLAlchemy does not wrap what the driver says while a connection of the app's pool is made ready, so
                 # nothing was run: it was lost at rest, and the next one will do.
                 if attempt + 1 < _MAX_ATTEMPTS and time.monotonic() - start < self._timeout / 2:
@@ -403,11 +394,6 @@ class SQLStore(Store):
             except (sa.exc.SQLAlchemyError, OSError) as error:
                 raise _unavailable(error) from error
         raise AssertionError("unreachable")  # pragma: no cover
-
-    def _driver_error(self) -> type[Exception]:
-        driver: Any = None if self._engine is None else self._engine.dialect.loaded_dbapi
-        error: type[Exception] = sa.exc.SQLAlchemyError if driver is None else driver.Error
-        return error
 
     def _connect(self) -> sa.Connection:
         if self._engine is None:
@@ -702,107 +688,6 @@ def _generations(subject: str, subjects: Any, everyones: Any) -> Mapping[str, in
         _NO_MARKS if subjects is None else decode_marks(subjects),
         _NO_MARKS if everyones is None else decode_marks(everyones),
     )
-
-
-def _check_url(source: str | sa.URL) -> None:
-    try:
-        url = sa.make_url(source)
-    except (sa.exc.ArgumentError, ValueError):
-        raise ConfigError("The store's URL cannot be read.") from None  # it may hold a password
-    if url.drivername not in ("postgresql+psycopg", "mysql+pymysql", "mariadb+pymysql"):
-        raise ConfigError(
-            f"There is no SQL store for {url.drivername!r} URLs.",
-            hint="Use postgresql+psycopg://... or mysql+pymysql://..., or give Jam your own engine.",
-        )
-
-
-def _make_engine(url: sa.URL, timeout: float, gate: Callable[[], Gate]) -> sa.Engine:
-    """An engine of the store's own: in autocommit from the start, and never waiting for ever.
-
-    Args:
-        url: Of the database.
-        timeout: How long to wait, in seconds.
-        gate: The one that connections are made within.
-    """
-    whole = max(1, math.ceil(timeout))
-    is_postgresql = url.get_backend_name() == "postgresql"
-    arguments: dict[str, Any] = {"connect_timeout": whole}
-    if not is_postgresql:
-        arguments |= {"read_timeout": whole, "write_timeout": whole}
-    arguments = {name: value for name, value in arguments.items() if name not in url.query}
-    if is_postgresql:  # what the URL says comes last, and so wins
-        arguments["options"] = f"-c statement_timeout={int(timeout * 1000)} {_text_of(url.query.get('options'))}"
-    try:
-        engine = sa.create_engine(
-            url, isolation_level="AUTOCOMMIT", connect_args=arguments, pool_timeout=timeout, pool_reset_on_return=None,
-            pool_use_lifo=True,
-        )  # fmt: skip
-        connect = _impatient(timeout + 1) if is_postgresql else _in_autocommit  # by then the server gave up by itself
-
-        @sa.event.listens_for(engine, "do_connect")
-        def connect_within(_: object, __: object, arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:
-            with gate():
-                return connect(arguments, named)
-
-    except ImportError as error:
-        raise ConfigError(
-            f"The driver for {url.drivername} is not installed.",
-            hint=f"pip install jam-auth[{'postgresql' if is_postgresql else 'mysql'}]",
-        ) from error
-    sa.event.listen(engine, "checkout", _refuse_a_dead_connection)
-    if not is_postgresql:
-
-        @sa.event.listens_for(engine, "connect")
-        def prepare(connection: Any, _: object) -> None:
-            with connection.cursor() as cursor:
-                # Its default would lock the gaps between rows and show a retried statement an old version.
-                cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-                cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {whole}")
-
-    return engine
-
-
-def _text_of(option: Any) -> str:
-    """An option of a URL's query, which may be there several times."""
-    return " ".join(option) if isinstance(option, tuple) else option or ""
-
-
-def _impatient(patience: float) -> Callable[..., Any]:
-    from jam.stores.postgresql import ImpatientConnection  # noqa: PLC0415 - psycopg may not be installed
-
-    def connect(arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:
-        connection = ImpatientConnection.connect(*arguments, **named)
-        connection.patience = patience
-        return connection
-
-    return connect
-
-
-def _in_autocommit(arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:
-    from jam.stores.mysql import AutocommitConnection  # noqa: PLC0415 - PyMySQL may not be installed
-
-    return AutocommitConnection(*arguments, **named)
-
-
-def _refuse_a_dead_connection(connection: Any, *_: object) -> None:
-    """An idle connection has nothing to say: if there is something to read, it is that the server hung up."""
-    if connection.closed:
-        raise sa.exc.DisconnectionError
-    descriptor = connection.fileno()
-    if hasattr(select, "poll"):
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        spoke = bool(poll.poll(0))
-    else:  # Windows; select itself takes only small descriptors elsewhere
-        spoke = bool(select.select([descriptor], [], [], 0)[0])
-    if spoke:
-        raise sa.exc.DisconnectionError
-
-
-def _may_try_again(error: sa.exc.DBAPIError) -> bool:
-    original = error.orig
-    code = getattr(original, "sqlstate", None) or next(iter(getattr(original, "args", ())), None)
-    return code in _TRY_AGAIN
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:

@@ -41,7 +41,7 @@ from jam.stores.base import (
 )
 from jam.stores.forks import around_forks
 
-__all__ = ["SCHEMA_VERSION", "SQLiteStore"]
+__all__ = ["SCHEMA_VERSION", "SQLiteStore", "switch_to_wal"]
 
 logger = logging.getLogger("jam.stores.sqlite")
 
@@ -359,7 +359,7 @@ class SQLiteStore(Store):
                 f"The store was made by a newer version of Jam (schema {version}, this one knows {SCHEMA_VERSION}).",
                 hint="Upgrade jam-auth, or name another file.",
             )
-        self._switch_to_wal(connection)
+        switch_to_wal(connection, self._timeout)
         connection.execute("BEGIN IMMEDIATE")
         foreign = connection.execute("SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'").fetchone()
         if foreign is not None and connection.execute("PRAGMA user_version").fetchone()[0] == 0:
@@ -371,19 +371,6 @@ class SQLiteStore(Store):
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
-
-    def _switch_to_wal(self, connection: sqlite3.Connection) -> None:
-        """For this one statement SQLite does not wait itself for others that do the same."""
-        until = time.monotonic() + self._timeout
-        while True:
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-            except sqlite3.OperationalError:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.002)
-            else:
-                return
 
     # -- forks ----------------------------------------------------------------------------------------------
     # SQLite's locks do not go through a fork, and its memory of them does: a child would believe it holds what
@@ -422,6 +409,28 @@ class SQLiteStore(Store):
         self._forking = False
         self._writing = threading.Lock()
         self._opening = threading.Lock()
+
+
+def switch_to_wal(connection: sqlite3.Connection, timeout: float) -> None:
+    """Let readers and a writer go on at once. For this one statement SQLite does not wait itself for others that do it.
+
+    Args:
+        connection: To the file.
+        timeout: How long to wait for them, in seconds.
+
+    Raises:
+        sqlite3.OperationalError: If that was not enough.
+    """
+    until = time.monotonic() + timeout
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.002)
+        else:
+            return
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:

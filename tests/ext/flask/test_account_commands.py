@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from jam import Jam
 from jam.accounts.accounts import Accounts
-from jam.accounts.audit import Entry, SQLAuditLog
+from jam.accounts.audit import Entry
 from jam.accounts.mail import MailNotSent
 from jam.accounts.outbox import Outbox
+from jam.accounts.sql_audit import SQLAuditLog
 from jam.accounts.sql_users import SQLUsers, open_users
 from jam.credentials.api_tokens import is_api_token
 from jam.errors import BadCredentials, CredentialError
