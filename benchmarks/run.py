@@ -1,7 +1,8 @@
 """Jam beside its peers and beside a hand-made floor, as ratios, each with its budget.
 
-    python benchmarks/run.py [access_tokens] [refresh_tokens] [guards] [sessions] [stores] [--quick] [--million] [--json]
+    python benchmarks/run.py [section ...] [--quick] [--million] [--json]
 
+The sections are access_tokens, refresh_tokens, guards, sessions, stores and accounts; all of them if none is named.
 The table goes to stdout, progress to stderr. A missed budget is shown, not punished: the exit status is 0.
 """
 
@@ -21,10 +22,11 @@ from typing import Any
 
 from table import Group, as_json, render
 
-_SECTIONS = ("access_tokens", "refresh_tokens", "guards", "sessions", "stores")
+_SECTIONS = ("access_tokens", "refresh_tokens", "guards", "sessions", "stores", "accounts")
 _PACKAGES = (
     "Flask", "Werkzeug", "cryptography", "msgspec", "PyJWT", "joserfc", "Authlib", "itsdangerous",
     "Flask-JWT-Extended", "Flask-Login", "Flask-HTTPAuth", "Flask-Session", "SQLAlchemy", "flask-imp", "redis",
+    "Flask-SQLAlchemy", "argon2-cffi",
 )  # fmt: skip
 
 
