@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ from jam.accounts.throttle import Throttle
 from jam.accounts.users import Account, UserStore
 from jam.crypto.passwords import Passwords
 from jam.errors import ConfigError
-from jam.events import Event
+from jam.events import Event, Events
 from jam.jam import Jam
 
 __all__ = ["Accounts"]
@@ -42,6 +43,7 @@ class Accounts:
         stages: More steps of signing in, after the password and the verified e-mail address.
         breached: ``breached(password) -> bool``: whether a password is known from somebody's breach; ``PwnedPasswords``
             is one that asks a service.
+        refuse_when_unknown: Whether passwords are refused while that cannot be asked; if not, they are taken.
         texts: Other texts of mails; see ``jam.accounts.letters``.
         links: Other paths of the links in them.
         audit: Where the audit log is kept; left out, where ``audit.url`` says.
@@ -59,6 +61,7 @@ class Accounts:
         mailer: Mailer | None = None,
         stages: Sequence[Stage] = (),
         breached: Callable[[str], bool] | None = None,
+        refuse_when_unknown: bool = False,
         texts: Mapping[str, str] | None = None,
         links: Mapping[str, str] | None = None,
         audit: AuditLog | None = None,
@@ -69,14 +72,16 @@ class Accounts:
         self.find_mailer: Callable[[], Mailer | None] = lambda: None
         self._mailer = mailer
         self._stages = tuple(stages)
-        self._breached = breached
+        self._breached, self._refuse_when_unknown = breached, refuse_when_unknown
         self._texts, self._links = texts, links
         self._audit = audit
         self._audit_opened = False
         self._is_recording = False
         self._parts: _Parts | None = None
         self._lock = threading.RLock()
-        self._stop_waiting = jam.events.subscribe(self._begin_recording)
+        self._recorded = Events()
+        self._stop_hearing = jam.events.subscribe(self._hear)
+        _all_accounts.add(self)
 
     @property
     def sign_in(self) -> SignIn:
@@ -134,17 +139,23 @@ class Accounts:
                 self._audit_opened = True
         return self._audit
 
-    def _begin_recording(self, event: Event) -> None:
-        """With the first event: the settings are final by then."""
-        with self._lock:
-            if self._is_recording:
-                return
-            self._is_recording = True
-            self._stop_waiting()
-            log = self.audit
-            if log is not None:
-                stop = record(self.jam.events, log, clock=self.jam.clock, beginning_with=event)
-                weakref.finalize(self, stop)  # which writes what is counted, at the end of the process at the latest
+    def _hear(self, event: Event) -> None:
+        """Record what happens, from the first event on: the settings are final by then."""
+        if not self._is_recording:
+            with self._lock:
+                if not self._is_recording:
+                    self._begin_recording()
+        # Through a stream of its own: who listens to Jam's own from now on has missed what happens this very moment.
+        self._recorded.emit(event)
+
+    def _begin_recording(self) -> None:
+        log = self.audit
+        if log is None:
+            self._stop_hearing()
+        else:
+            stop = record(self._recorded, log, clock=self.jam.clock)
+            weakref.finalize(self, stop)  # which writes what is counted, at the end of the process at the latest
+        self._is_recording = True
 
     def _wired(self) -> _Parts:
         if self._parts is None:
@@ -158,7 +169,12 @@ class Accounts:
         clock, events, tokens = jam.clock, jam.events, jam.one_time_tokens
         passwords = Passwords(settings.passwords)
         policy = PasswordPolicy(
-            settings.passwords, app_name=settings.name, breached=self._breached, clock=clock, events=events
+            settings.passwords,
+            app_name=settings.name,
+            breached=self._breached,
+            refuse_when_unknown=self._refuse_when_unknown,
+            clock=clock,
+            events=events,
         )
         key = jam.derived_keys("throttling HS256").current.sign(b"throttling")
         throttle = Throttle(jam.store, key, settings.throttling, clock=clock, events=events)
@@ -205,6 +221,19 @@ class Accounts:
                 jam=jam, users=users, passwords=passwords, check=check, policy=policy, notify=notify, audit=self.audit
             ),
         )  # fmt: skip
+
+
+_all_accounts: weakref.WeakSet[Accounts] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    # Another thread of the parent may have held one at the moment of the fork; here there is none.
+    for accounts in list(_all_accounts):
+        accounts._lock = threading.RLock()  # noqa: SLF001 - this module's own class
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Parts(msgspec.Struct, frozen=True, kw_only=True):

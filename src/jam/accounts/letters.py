@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from string import Formatter
 from urllib.parse import quote
 
 from jam.accounts.emails import CHANGE, VERIFY, change_state, verify_state
@@ -29,6 +30,7 @@ __all__ = ["LINKS", "NOTICES", "TEXTS", "Letters"]
 NOTICES = frozenset(("account_deleted", "email_changed", "password_changed"))
 
 _TEXT = re.compile(r"[^\n]+\n\n.")
+_FIELDS = frozenset(("app", "email", "hours", "link", "username"))
 
 #: Where the links lead, below ``accounts.base_url``, by the purpose of their tokens.
 LINKS: Mapping[str, str] = {
@@ -155,19 +157,20 @@ class Letters:
         self._settings = settings
         self._texts = {**TEXTS, **(texts or {})}
         self._links = {**LINKS, **(links or {})}
-        fields = {"app": "", "username": "", "link": "", "email": "", "hours": ""}
         for name, text in self._texts.items():
-            if name not in TEXTS or not _TEXT.match(text):
+            if name not in TEXTS or not isinstance(text, str) or not _TEXT.match(text):
                 raise ConfigError(
                     f"{name!r} is no mail: its subject stands in the first line, and its text after an empty one.",
                     hint=f"There are: {', '.join(TEXTS)}.",
                 )
-            try:
-                text.format(**fields)
-            except (KeyError, ValueError, IndexError, AttributeError):
-                raise ConfigError(f"The text of the mail {name!r} has a field that does not exist.") from None
+            if not _FIELDS.issuperset(_fields(text)):
+                raise ConfigError(
+                    f"The text of the mail {name!r} has a field that does not exist.",
+                    hint=f"There are: {', '.join(sorted(_FIELDS))}. A brace that is meant is written twice.",
+                )
         for name, path in self._links.items():
-            if name not in LINKS or not path.startswith("/") or path.count("{token}") != 1 or path.count("{") != 1:
+            is_path = isinstance(path, str) and path.startswith("/") and path.isprintable() and " " not in path
+            if name not in LINKS or not is_path or _fields(path) != ["token"]:
                 raise ConfigError(f"The link for {name!r} is not a path with one {{token}} in it.")
 
     def check_base_url(self) -> str:
@@ -221,7 +224,10 @@ class Letters:
         taken = self._users.find(letter.data["email"])
         if taken is not None and taken.subject != account.subject:
             return self._mail("email_taken", letter.to, username=taken.username)
-        return self._with_link(CHANGE, letter.to, account, change_state(account), data={"email": letter.data["email"]})
+        return self._with_link(
+            CHANGE, letter.to, account, change_state(account), data={"email": letter.data["email"]},
+            generation=letter.data["generation"],
+        )  # fmt: skip
 
     def _with_link(
         self,
@@ -232,14 +238,17 @@ class Letters:
         *,
         template: str | None = None,
         data: Mapping[str, str] | None = None,
+        generation: int | None = None,
     ) -> Mail | None:
         if not account.is_active or not to:
             return None
         settings = self._settings.accounts
         lifetime = settings.reset_lifetime if purpose == RESET else settings.verify_lifetime
         try:
-            token = self._tokens.issue(purpose, account.subject, lifetime=lifetime, state=state, data=data)
-        except GenerationOutdated:  # everything was revoked this very moment
+            token = self._tokens.issue(
+                purpose, account.subject, lifetime=lifetime, state=state, data=data, generation=generation
+            )
+        except GenerationOutdated:  # everything was revoked this very moment, or since the letter was added
             return None
         return self._mail(
             template or purpose, to, username=account.username, link=self._link(purpose, token), lifetime=lifetime
@@ -252,6 +261,15 @@ class Letters:
         subject, _, text = self._texts[template].partition("\n\n")
         fields = {"app": self._settings.name, "username": username, "link": link, "email": to, "hours": _long(lifetime)}
         return Mail(to=to, subject=subject.format(**fields), text=text.format(**fields))
+
+
+def _fields(template: str) -> list[str]:
+    """The fields of a template; what does more than fill one in, such as ``{link!r}``, is a field that nobody has."""
+    try:
+        parts = [part for part in Formatter().parse(template) if part[1] is not None]
+    except ValueError:
+        return [template]
+    return [template if spec or conversion else name or template for _, name, spec, conversion in parts]
 
 
 def _long(seconds: float) -> str:

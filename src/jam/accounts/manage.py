@@ -6,17 +6,20 @@ a person are revoked together with the change, not when they expire.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from jam.accounts.audit import AuditLog
+from jam.accounts.audit import AuditLog, Entry
 from jam.accounts.names import valid_username
 from jam.accounts.password_check import PasswordCheck
 from jam.accounts.password_policy import PasswordPolicy
 from jam.accounts.users import Account, UserStore
+from jam.credentials.access_tokens import checked_names
+from jam.credentials.api_tokens import APIToken
+from jam.credentials.refresh_tokens import Family
 from jam.crypto.passwords import Passwords
-from jam.errors import BadCredentials, InvalidValue, UserNotFound
+from jam.errors import BadCredentials, InvalidValue, SessionInvalid, UserNotFound
 from jam.events import (
     DataExported,
     Deactivated,
@@ -35,7 +38,9 @@ __all__ = ["Management", "iso_time"]
 
 _LOGINS = ("session", "remember_me")
 _BESIDES_LOGINS = ("access_token", "refresh_token", "one_time_token")
-_AUDIT_PAGE = 1000
+_PAGE = 1000
+
+_Listed = TypeVar("_Listed", APIToken, Family)
 
 
 class Management:
@@ -101,9 +106,12 @@ class Management:
             BadCredentials: If the present password is wrong, or was changed this very moment.
             PasswordRefused: If the policy does not take the new one.
             TooManyAttempts, Busy: If it cannot be looked at now.
-            SessionInvalid: If the caller's session ended this very moment. The password is the new one.
+            SessionInvalid: If there is no such session of theirs, and then nothing was changed; or if it ended this
+                very moment: then the password is the new one, and every login has ended.
             StoreUnavailable: If it could not be done.
         """
+        if handle is not None and self._jam.sessions.verify(handle).subject != subject:
+            raise SessionInvalid
         account = self._check.prove_again(subject, current, address=address).account
         self._policy.check(new, username=account.username, email=account.email, subject=subject)
         changed = self._users.update(
@@ -116,11 +124,10 @@ class Management:
         self._jam.store.advance(subject, kinds, now)
         self._events.emit(SubjectRevoked(at=now, subject=subject, kinds=kinds))
         self._events.emit(PasswordChanged(at=now, subject=subject, address=address, by="change"))
-        self._notify("password_changed", changed, changed.email)
-        if handle is not None:
-            return self._jam.logins.end_others(handle)
-        self._jam.logins.end_all(subject)
-        return None
+        try:
+            return self._end_logins(subject, handle)
+        finally:
+            self._notify("password_changed", changed, changed.email)
 
     def update_profile(self, subject: str, values: Mapping[str, Any], *, username: str | None = None) -> Account:
         """Change what a person says of themselves.
@@ -161,15 +168,16 @@ class Management:
         """
         account = self._get(subject)
         jam, now = self._jam, self._clock()
-        events = [] if self._audit is None else list(self._audit.search(subject=subject, limit=_AUDIT_PAGE))
+        events = self._events_of(subject)
         self._events.emit(DataExported(at=now, subject=subject))
         return {
             "exported_at": iso_time(now),
             "account": {
+                **account.profile,
                 "id": account.subject, "username": account.username, "email": account.email,
                 "email_verified": account.email_verified, "is_active": account.is_active,
                 "roles": sorted(account.roles), "scopes": sorted(account.scopes),
-                "created_at": iso_time(account.created_at), **account.profile,
+                "created_at": iso_time(account.created_at),
             },
             "logins": [
                 {
@@ -185,7 +193,15 @@ class Management:
                     "created_at": iso_time(one.created_at), "last_used_at": iso_time(one.last_used_at),
                     "ends_at": iso_time(one.ends_at),
                 }
-                for one in jam.api_tokens.list(subject)
+                for one in _every(lambda after: jam.api_tokens.list(subject, after, _PAGE))
+            ],
+            "refresh_tokens": [
+                {
+                    "id": one.id, "device": dict(one.details), "signed_in_at": iso_time(one.authenticated_at),
+                    "created_at": iso_time(one.created_at), "last_used_at": iso_time(one.rotated_at),
+                    "ends_at": iso_time(one.ends_at),
+                }
+                for one in _every(lambda after: jam.refresh_tokens.list(subject, after, _PAGE))
             ],
             "events": [
                 {"at": iso_time(one.at), "event": one.event, "address": one.address, **one.details} for one in events
@@ -215,9 +231,7 @@ class Management:
             ConfigError: If the app's model has no place for roles.
             StoreUnavailable: If it could not be done.
         """
-        listed = sorted(set(roles))
-        if isinstance(roles, str) or not all(isinstance(role, str) and role for role in listed):
-            raise InvalidValue("Roles are a collection of non-empty names.")
+        listed = sorted(set(checked_names("roles", roles)))
         changed = self._update(subject, {"roles": frozenset(listed)})
         self._events.emit(RolesChanged(at=self._clock(), subject=subject, roles=tuple(listed)))
         return changed
@@ -259,6 +273,17 @@ class Management:
         self._events.emit(Deleted(at=self._clock(), subject=subject, address=address))
         self._notify("account_deleted", account, account.email)
 
+    def _end_logins(self, subject: str, handle: str | None) -> tuple[str, str | None] | None:
+        """End every login but that of the handle, if there is one."""
+        if handle is None:
+            self._jam.logins.end_all(subject)
+            return None
+        try:
+            return self._jam.logins.end_others(handle)
+        except SessionInvalid:  # the caller's own ended this very moment, and then the others were not ended
+            self._jam.logins.end_all(subject)
+            raise
+
     def _set_active(self, subject: str, event: Event, *, active: bool) -> Account:
         changed = self._update(subject, {"is_active": active})
         self._jam.revoke_all(subject)
@@ -271,11 +296,28 @@ class Management:
             raise UserNotFound
         return changed
 
+    def _events_of(self, subject: str) -> Sequence[Entry]:
+        if self._audit is None:
+            return []
+        found = page = self._audit.search(subject=subject, limit=_PAGE)
+        while len(page) == _PAGE and page[-1].cursor is not None:
+            page = self._audit.search(subject=subject, limit=_PAGE, before=page[-1].cursor)
+            found = [*found, *page]
+        return found
+
     def _get(self, subject: str) -> Account:
         account = self._users.get(subject)
         if account is None:
             raise UserNotFound
         return account
+
+
+def _every(page: Callable[[str], Sequence[_Listed]]) -> Iterator[_Listed]:
+    """What is on all pages, of which each begins after the last id of the one before."""
+    after = ""
+    while found := page(after):
+        yield from found
+        after = found[-1].id
 
 
 def iso_time(at: float | None) -> str | None:

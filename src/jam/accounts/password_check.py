@@ -103,8 +103,8 @@ class PasswordCheck:
         known = look_up()
         subject = known.subject if known is not None else ""
         generations = dict(self._store.marks(subject, "", self._clock()).generations)
-        # Once more: its password may have been changed, and everything ended, before the generations were read. The proof
-        # would be of the old password, and outlive its end.
+        # Once more: its password may have been changed, and everything ended, before the generations were read. The
+        # proof would be of the old password, and outlive its end.
         account = look_up()
         if account is not None and account.subject != subject:
             account = None

@@ -16,7 +16,7 @@ from jam.accounts.throttle import Throttle
 from jam.accounts.users import Account, UserStore
 from jam.credentials.one_time_tokens import OneTimeTokens
 from jam.crypto.passwords import Passwords
-from jam.errors import EmailTaken, InvalidValue, OneTimeTokenInvalid
+from jam.errors import ConfigError, EmailTaken, InvalidValue, OneTimeTokenInvalid, UsernameTaken
 from jam.events import Events, Registered
 
 __all__ = ["Registration"]
@@ -81,10 +81,15 @@ class Registration:
         Raises:
             UsernameRefused, EmailRefused, PasswordRefused, InvalidValue: If nobody could have an account like that.
             TooManyAttempts: If too many mails were asked for.
-            ConfigError: If no mail can be sent.
+            ConfigError: If no mail can be sent, or the app's model has no place for an e-mail address.
             Busy: If too many passwords are being hashed.
             StoreUnavailable: If it could not be kept.
         """
+        if "email" not in self._users.changeable:  # now, and not when the link comes back
+            raise ConfigError(
+                "The app's model has no place for the e-mail address that registering asks for.",
+                hint="Add a column email, or say which one it is: SQLUsers(email=...).",
+            )
         shown, mail = valid_username(username), email_address(email)
         values = self._checked_profile(profile or {})
         self._policy.check(password, username=shown, email=mail.address)
@@ -107,16 +112,22 @@ class Registration:
         """
         asked = self._tokens.peek(token, PURPOSE)
         shown = asked.data["username"] if username is None else valid_username(username)
+        email = asked.data["email"]
         try:
-            # The token is used up afterwards: of two who come at once, the address itself lets one in.
+            # The token is used up afterwards: it is still needed if the name is taken.
             account = self._users.create(
-                username=shown, email=asked.data["email"], password_hash=asked.data["password_hash"],
-                profile=asked.data["profile"],
-            )  # fmt: skip
-        except EmailTaken:
-            self._tokens.discard(token)
-            raise OneTimeTokenInvalid from None
-        self._tokens.take(token, PURPOSE)
+                username=shown, email=email, password_hash=asked.data["password_hash"], profile=asked.data["profile"]
+            )
+        except (EmailTaken, UsernameTaken) as error:
+            # Whoever has the address may have it by this very link, which came twice at once: it is theirs to use up.
+            if isinstance(error, EmailTaken) or self._users.find(email) is not None:
+                raise OneTimeTokenInvalid from None
+            raise
+        try:
+            self._tokens.take(token, PURPOSE)
+        except OneTimeTokenInvalid:  # it came twice at once, under two names, and no address kept these apart
+            self._users.delete(account.subject)
+            raise
         if "email_verified" in self._users.changeable:
             account = self._users.update(account.subject, {"email_verified": True}) or account
         self._events.emit(Registered(at=self._clock(), subject=account.subject))
