@@ -1,5 +1,6 @@
 """Signing in, free of HTTP: what proves somebody, in how many steps, and what nobody learns from a refusal."""
 
+import contextlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 
@@ -51,7 +52,7 @@ class Step:
     """A step of an app's own that is passed by its code."""
 
     def __init__(self, name, code="123456", amr=("otp",)):
-        self.name, self.code, self.amr, self.begun, self.before = name, code, amr, [], None
+        self.name, self.code, self.amr, self.begun, self.before, self.asked = name, code, amr, [], None, 0
 
     def applies(self, account):
         if self.before is not None:
@@ -62,6 +63,7 @@ class Step:
         self.begun.append((account.subject, address))
 
     def check(self, account, answer):
+        self.asked += 1
         if answer.get("code") is None:
             return None
         if answer["code"] != self.code:
@@ -69,9 +71,10 @@ class Step:
         return self.amr
 
 
-def begun(site, account, password=PASSWORD):
+def begun(site, account, password=PASSWORD, address=None):
     """What a sign-in of several steps is to be resumed with."""
-    return refused(SignInIncomplete, site.accounts.sign_in.start, account.username, password).token
+    start = site.accounts.sign_in.start
+    return refused(SignInIncomplete, start, account.username, password, address=address).token
 
 
 @pytest.fixture
@@ -733,3 +736,42 @@ def test_many_sign_in_at_once(shared):
     with ThreadPoolExecutor(3) as pool:
         proofs = list(pool.map(lambda name: shared.accounts.sign_in.start(name, PASSWORD), names))
     assert [proof.account.username for proof in proofs] == names
+
+
+# -- guessing at the later steps ----------------------------------------------------------------------------
+
+
+def test_asvs_6_6_3_who_knows_the_password_cannot_guess_at_the_next_step_for_ever(make_site, otp, clock):
+    site = make_site(config={"throttling": {"attempts": 6, "attempts_per_account": 12}}, stages=[otp])
+    alice = site.person()
+    for _ in range(5):  # windows
+        for _ in range(10):  # sign-ins
+            try:
+                site.accounts.sign_in.start(alice.username, PASSWORD, address=HERE)
+            except TooManyAttempts:
+                break
+            except SignInIncomplete as incomplete:
+                for _ in range(3):  # guesses
+                    with contextlib.suppress(TooManyAttempts), pytest.raises(BadCredentials):
+                        site.accounts.sign_in.resume(incomplete.token, "otp", {"code": "guess"}, address=HERE)
+        clock.move(901)
+    assert 0 < otp.asked <= 12
+    refused(TooManyAttempts, site.accounts.sign_in.start, alice.username, PASSWORD, address=HERE)
+
+
+def test_asvs_6_3_1_a_sign_in_of_several_steps_leaves_no_count_behind(stepped):
+    alice = stepped.person()
+    for _ in range(120):  # more than an address may fail, and more than a name
+        token = begun(stepped, alice, address=HERE)
+        token = refused(
+            SignInIncomplete, stepped.accounts.sign_in.resume, token, "otp", {"code": "123456"}, address=HERE
+        ).token
+        stepped.accounts.sign_in.resume(token, "hwk", {"code": "touch"}, address=HERE)
+
+
+def test_asking_whether_a_step_is_done_by_now_is_no_attempt(make_site):
+    site = make_site(config={"accounts": {"require_verified_email": True}})
+    alice = site.person(email_verified=False)
+    token = begun(site, alice, address=HERE)
+    for _ in range(30):
+        refused(SignInIncomplete, site.accounts.sign_in.resume, token, "verify_email", {}, address=HERE)

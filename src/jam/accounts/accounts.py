@@ -206,7 +206,7 @@ class Accounts:
         return _Parts(
             passwords=passwords, policy=policy, throttle=throttle, outbox=outbox, emails=emails,
             sign_in=SignIn(
-                check, [*first, *self._stages], users=users, tokens=tokens, store=jam.store,
+                check, [*first, *self._stages], users=users, throttle=throttle, tokens=tokens, store=jam.store,
                 lifetime=settings.accounts.sign_in_lifetime, clock=clock, events=events,
             ),
             registration=Registration(

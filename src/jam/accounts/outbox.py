@@ -66,6 +66,10 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     attempts: int = 0
 
+    def __repr__(self) -> str:
+        """Its name and kind alone: of somebody who registers, the data holds the hash of their password."""
+        return f"<Letter {self.id!r}: {self.template}>"
+
 
 class Delivered(msgspec.Struct, frozen=True, kw_only=True):
     """What became of the letters that were due.

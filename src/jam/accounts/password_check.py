@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from jam.accounts.names import name_key
-from jam.accounts.throttle import Throttle
+from jam.accounts.throttle import Attempt, Throttle
 from jam.accounts.users import Account, UserStore
 from jam.crypto.passwords import Passwords
 from jam.errors import BadCredentials, Busy, JamError
@@ -76,13 +76,16 @@ class PasswordCheck:
         self._clock = clock
         self._events = events
 
-    def prove(self, name: str, password: str, *, address: str | None = None) -> Proof:
+    def prove(self, name: str, password: str, *, address: str | None = None) -> tuple[Proof, Attempt]:
         """Who goes by this name, if the password is theirs.
 
         Args:
             name: A user name or an e-mail address, as it was typed.
             password: As it was typed.
             address: Where the request comes from, if it is one.
+
+        Returns:
+            The proof, and the attempt: it stays counted as a failure until it is said to have succeeded.
 
         Raises:
             BadCredentials: If not; why is told to the events alone.
@@ -96,9 +99,13 @@ class PasswordCheck:
         """That whoever is signed in as a subject knows their password still; otherwise as ``prove``."""
         account = self._users.get(subject)
         name = name_key(account.username) if account is not None else ""
-        return self._prove(name, lambda: self._users.get(subject), password, address)
+        proof, attempt = self._prove(name, lambda: self._users.get(subject), password, address)
+        attempt.succeeded(subject)
+        return proof
 
-    def _prove(self, name: str, look_up: Callable[[], Account | None], password: str, address: str | None) -> Proof:
+    def _prove(
+        self, name: str, look_up: Callable[[], Account | None], password: str, address: str | None
+    ) -> tuple[Proof, Attempt]:
         attempt = self._throttle.sign_in(name, address)
         known = look_up()
         subject = known.subject if known is not None else ""
@@ -122,9 +129,7 @@ class PasswordCheck:
             raise BadCredentials
         if checked.outdated:
             account = self._rehash(account, password)
-        return Proof(
-            account=account, amr=("pwd",), at=now, generations=generations, failures=attempt.succeeded(account.subject)
-        )
+        return Proof(account=account, amr=("pwd",), at=now, generations=generations), attempt
 
     def _rehash(self, account: Account, password: str) -> Account:
         """Keep the same password by a present hash, unless somebody changed it this very moment."""

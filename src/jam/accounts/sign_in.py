@@ -12,7 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Protocol
 
+import msgspec
+
+from jam.accounts.names import name_key
 from jam.accounts.password_check import PasswordCheck, Proof
+from jam.accounts.throttle import Attempt, Throttle
 from jam.accounts.users import Account, UserStore
 from jam.credentials.one_time_tokens import OneTimeTokens
 from jam.errors import (
@@ -65,6 +69,7 @@ class SignIn:
         passwords: What checks the first one.
         stages: What comes then, in this order.
         users: Who there is.
+        throttle: What counts attempts.
         tokens: What holds the steps together.
         store: Counts the answers.
         lifetime: How long all of it may take, in seconds.
@@ -78,6 +83,7 @@ class SignIn:
         stages: Sequence[Stage],
         *,
         users: UserStore,
+        throttle: Throttle,
         tokens: OneTimeTokens,
         store: Store,
         lifetime: float,
@@ -87,6 +93,7 @@ class SignIn:
         self._passwords = passwords
         self._stages = tuple(stages)
         self._users = users
+        self._throttle = throttle
         self._tokens = tokens
         self._store = store
         self._lifetime = lifetime
@@ -111,13 +118,14 @@ class SignIn:
             Busy: If too many passwords are being checked.
             StoreUnavailable: If nobody can tell.
         """
-        proof = self._passwords.prove(name, password, address=address)
+        proof, attempt = self._passwords.prove(name, password, address=address)
         due = self._due(proof.account, ())
         if not due:
-            return self._finished(proof, address)
+            return self._finished(proof, attempt, address)
+        attempt.goes_on()
         data = {
-            "attempt": secrets.token_hex(16), "done": [], "amr": list(proof.amr), "at": proof.at,
-            "generations": dict(proof.generations), "failures": proof.failures,
+            "attempt": secrets.token_hex(16), "name": name_key(name), "done": [], "amr": list(proof.amr),
+            "at": proof.at, "generations": dict(proof.generations),
         }  # fmt: skip
         try:
             token = self._tokens.issue(
@@ -136,11 +144,11 @@ class SignIn:
             SignInIncomplete: If more is needed, without anything to resume (ASVS 6.3.4).
             BadCredentials, TooManyAttempts, Busy, StoreUnavailable: As ``start``.
         """
-        proof = self._passwords.prove(name, password, address=address)
+        proof, attempt = self._passwords.prove(name, password, address=address)
         if due := self._due(proof.account, ()):
             self._failed(proof.account.subject, "incomplete", address)
             raise SignInIncomplete(_names(due))
-        return self._finished(proof, address)
+        return self._finished(proof, attempt, address)
 
     def resume(self, token: str, step: str, answer: Mapping[str, Any], *, address: str | None = None) -> Proof:
         """Take the next step.
@@ -159,30 +167,34 @@ class SignIn:
             OneTimeTokenInvalid: If the sign-in has ended, or the account has changed since: begin anew.
             InvalidValue: If there is no such step.
             CredentialError: If the answer is wrong.
+            TooManyAttempts: If too many failed under this name before; the answer was not looked at.
             StoreUnavailable: If nobody can tell.
         """
         if step not in _names(self._stages):
             raise InvalidValue("There is no such step.", hint="Take the first of `steps`.")
         data = dict(self._tokens.peek(token, PURPOSE).data)
         account = self._account_of(token)
-        due = self._due(account, data["done"])
+        due, steps = self._due(account, data["done"]), 1 + len(data["done"])
+        attempt = self._throttle.sign_in(data["name"], address)  # an answer is guessed like a password
         if due and due[0].name == step:
             self._count_answer(token, data["attempt"], account.subject, address)
             amr = self._answered(due[0], account, answer, address)
-            if amr is not None:
+            if amr is None:
+                self._take_answer_back(data["attempt"])
+            else:
                 data |= {"done": [*data["done"], step], "amr": list(dict.fromkeys([*data["amr"], *amr]))}
                 due = due[1:]
                 if due:
+                    attempt.goes_on()
                     token = self._tokens.replace(token, PURPOSE, data)
                     due[0].begin(account, address)
-        if due:
+                    raise SignInIncomplete(_names(due), token)
+        if due:  # nothing was guessed: it is not this one's turn, or there is nothing to be answered yet
+            attempt.withdraw()
             raise SignInIncomplete(_names(due), token)
         self._tokens.take(token, PURPOSE, (account.password_hash,))
-        proof = Proof(
-            account=account, amr=tuple(data["amr"]), at=data["at"], generations=data["generations"],
-            failures=data["failures"],
-        )  # fmt: skip
-        return self._finished(proof, address)
+        proof = Proof(account=account, amr=tuple(data["amr"]), at=data["at"], generations=data["generations"])
+        return self._finished(proof, attempt, address, steps)
 
     def send_again(self, token: str, *, address: str | None = None) -> None:
         """Begin the step that is due once more: the mail or code did not come.
@@ -211,13 +223,14 @@ class SignIn:
         self._events.emit(Reauthenticated(at=self._clock(), subject=subject, address=address))
         return proof
 
-    def _finished(self, proof: Proof, address: str | None) -> Proof:
+    def _finished(self, proof: Proof, attempt: Attempt, address: str | None, steps: int = 0) -> Proof:
+        """Somebody has signed in, after so many steps that were counted and have not failed."""
+        subject = proof.account.subject
+        failures = max(0, attempt.succeeded(subject) - steps)
         self._events.emit(
-            SignedIn(
-                at=self._clock(), subject=proof.account.subject, address=address, amr=proof.amr, failures=proof.failures
-            )
+            SignedIn(at=self._clock(), subject=subject, address=address, amr=proof.amr, failures=failures)
         )
-        return proof
+        return msgspec.structs.replace(proof, failures=failures)
 
     def _due(self, account: Account, done: Sequence[str]) -> list[Stage]:
         return [stage for stage in self._stages if stage.name not in done and stage.applies(account)]
@@ -242,12 +255,18 @@ class SignIn:
     def _failed(self, subject: str, reason: str, address: str | None) -> None:
         self._events.emit(SignInFailed(at=self._clock(), subject=subject, address=address, reason=reason))
 
+    def _take_answer_back(self, attempt: str) -> None:
+        self._store.count_back(_name_of(attempt), self._clock())
+
     def _count_answer(self, token: str, attempt: str, subject: str, address: str | None) -> None:
-        name = sha256(f"sign-in answer {attempt}".encode()).hexdigest()  # a random name: nothing to be guessed from it
-        if not self._store.count_up(name, self._lifetime, _MAX_ANSWERS, self._clock()).allowed:
+        if not self._store.count_up(_name_of(attempt), self._lifetime, _MAX_ANSWERS, self._clock()).allowed:
             self._tokens.discard(token)
             self._failed(subject, "too_many_answers", address)
             raise OneTimeTokenInvalid(hint="There were too many answers: begin with the password.")
+
+
+def _name_of(attempt: str) -> str:
+    return sha256(f"sign-in answer {attempt}".encode()).hexdigest()  # a random name: nothing to be guessed from it
 
 
 def _names(stages: Sequence[Stage]) -> tuple[str, ...]:

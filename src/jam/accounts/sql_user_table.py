@@ -58,6 +58,19 @@ def jam_user_model(metadata: sa.MetaData, table: str = "jam_users") -> Any:
         def __repr__(self) -> str:
             return f"<JamUser {self.id!r}>"
 
+        # What login_user and templates ask of a user.
+        is_authenticated = True
+        is_anonymous = False
+
+        def get_id(self) -> str:
+            return str(self.id)
+
+        def __eq__(self, other: object) -> bool:
+            return self is other or (isinstance(other, JamUser) and self.id is not None and self.id == other.id)
+
+        def __hash__(self) -> int:
+            return hash(JamUser)  # an id comes with the first save, and a hash never changes
+
     orm.registry(metadata=metadata).map_imperatively(JamUser, columns)
     known[table] = JamUser
     return JamUser

@@ -87,9 +87,13 @@ def _ipv4_within(address: IPv6Address) -> IPv4Address | None:
 class Attempt:
     """A sign-in that may be tried. As long as nothing is said of it, it has failed. Made by ``Throttle.sign_in``."""
 
-    def __init__(self, succeed: Callable[[], int], take_back: Callable[[], None]) -> None:
+    def __init__(
+        self, succeed: Callable[[], int], take_back: Callable[[], None], forget_address: Callable[[], None]
+    ) -> None:
         self._succeed = succeed
         self._take_back = take_back
+        self._forget_address = forget_address
+        self._goes_on = False
         self._failures: int | None = None
         self._is_withdrawn = False
 
@@ -114,6 +118,19 @@ class Attempt:
         if self._failures is None:
             self._failures = self._succeed()
         return self._failures
+
+    def goes_on(self) -> None:
+        """The password was right, and another step is needed: what comes of it is another attempt.
+
+        This one stays counted under its name until a later one succeeds, so that nobody who knows the password can
+        guess at the next step for ever. It is taken back from the address alone, which has tried no names by it.
+
+        Raises:
+            StoreUnavailable: If the store cannot be asked.
+        """
+        if self._failures is None and not self._goes_on and not self._is_withdrawn:
+            self._goes_on = True
+            self._forget_address()
 
     def withdraw(self) -> None:
         """The password was not looked at, because the process was busy, for example: nothing was tried.
@@ -219,7 +236,11 @@ class Throttle:
             counts.up(self._hash("sign-in", name, place), settings.window, settings.attempts)
         is_known = place is not None and self._is_known(name, place)
         failures = counts.up(self._account(name, is_known=is_known), _DAY, settings.attempts_per_account)
-        return Attempt(partial(self._succeed, name, place, is_known=is_known, failures=failures), counts.take_back)
+        return Attempt(
+            partial(self._succeed, name, place, is_known=is_known, failures=failures),
+            counts.take_back,
+            partial(self._forget_address, place),
+        )
 
     def forgive(self, name: str, address: str | None = None) -> None:
         """Forget the failures under a name, for somebody who showed by mail that it is theirs.
@@ -247,9 +268,13 @@ class Throttle:
         if place is not None:
             self._store.count_reset(self._hash("sign-in", name, place))
             self._note(name, place, now)
-            # Last, since it alone would count twice if a store that failed in between were asked once more.
-            self._store.count_back(self._hash("sign-in address", place), now)
+        # Last, since it alone would count twice if a store that failed in between were asked once more.
+        self._forget_address(place)
         return failures + elsewhere
+
+    def _forget_address(self, place: str | None) -> None:
+        if place is not None:
+            self._store.count_back(self._hash("sign-in address", place), self._clock())
 
     def _account(self, name: str, *, is_known: bool) -> str:
         return self._hash("sign-in known" if is_known else "sign-in unknown", name)

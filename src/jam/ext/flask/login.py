@@ -27,6 +27,7 @@ from jam.errors import (
     UserInactive,
     UserUnknown,
 )
+from jam.ext.flask.callbacks import call
 from jam.ext.flask.carriers import MAX_COOKIES, Carrier, CookieCarrier, cookie_values
 from jam.ext.flask.cookies import drop_cookie, set_cookie
 from jam.ext.flask.guards import Guard
@@ -72,7 +73,7 @@ def login_user(
     """Sign a user in: a new session, its cookie on this request's response, and ``current_user`` from here on.
 
     Args:
-        user: The app's user.
+        user: The app's user; or their subject, by which the ``user_loader`` finds them.
         remember: Whether the browser is to be remembered when the session has ended.
         duration: For how long it is remembered; ``REMEMBER_COOKIE_DURATION`` if left out.
         force: Sign in a user who is not active, too. Guards will turn them away all the same.
@@ -81,7 +82,7 @@ def login_user(
             that races a password change fails.
 
     Returns:
-        ``False`` if the user is not active; then nothing was done.
+        ``False`` if the user is not active, or there is none; then nothing was done.
 
     Raises:
         CSRFFailed: If the request comes from another site.
@@ -90,6 +91,14 @@ def login_user(
         GenerationOutdated: If the subject was revoked since ``generation`` was read.
         StoreUnavailable: As an ``HTTPException``, if the session could not be kept.
     """
+    if isinstance(user, str) and (loader := prepared_state().callback("user_loader")) is not None:
+        try:
+            found = call(loader, user)
+        except UserInactive:
+            return False
+        if found is None:
+            return False
+        user = found
     if not force and not says(user, "is_active"):
         return False
     state, cookie_name = changeable()
