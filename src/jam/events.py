@@ -39,6 +39,7 @@ __all__ = [
     "Registered",
     "Revoked",
     "RolesChanged",
+    "ScopesChanged",
     "SessionConflict",
     "SessionEnded",
     "SessionRenewed",
@@ -233,6 +234,12 @@ class RolesChanged(AccountEvent, frozen=True, kw_only=True):
     """The account has other roles."""
 
     roles: tuple[str, ...]
+
+
+class ScopesChanged(AccountEvent, frozen=True, kw_only=True):
+    """The account may have other scopes."""
+
+    scopes: tuple[str, ...]
 
 
 class Deactivated(AccountEvent, frozen=True, kw_only=True):

@@ -32,7 +32,7 @@ from jam.credentials.refresh_tokens import RefreshTokens
 from jam.credentials.sessions import Sessions
 from jam.crypto.keys import HMACKey, Key, KeySet, RSAKey, derive
 from jam.crypto.weak_keys import weakness_of
-from jam.errors import ConfigError, InvalidKey
+from jam.errors import ConfigError, InvalidKey, InvalidValue
 from jam.events import Events, SubjectRevoked
 from jam.stores import Store, open_store
 from jam.stores.rehearsal import RehearsalStore
@@ -379,9 +379,21 @@ class Jam:
         Raises:
             StoreUnavailable: If it could not be done.
         """
+        self.revoke(subject, _REVOCABLE)
+
+    def revoke(self, subject: str | None, kinds: tuple[str, ...]) -> None:
+        """End what a subject (``None``: everyone) holds of these kinds: ``"session"``, ``"remember_me"``,
+        ``"access_token"``, ``"refresh_token"``, ``"api_token"``, ``"one_time_token"``.
+
+        Raises:
+            InvalidValue: If there is no such kind.
+            StoreUnavailable: If it could not be done.
+        """
+        if unknown := set(kinds) - set(_REVOCABLE):
+            raise InvalidValue(f"There are no credentials of the kind {min(unknown)!r}.")
         now = self.clock()
-        self.store.advance(subject, _REVOCABLE, now)
-        self.events.emit(SubjectRevoked(at=now, subject=subject, kinds=_REVOCABLE))
+        self.store.advance(subject, kinds, now)
+        self.events.emit(SubjectRevoked(at=now, subject=subject, kinds=kinds))
 
     # -- short ways -----------------------------------------------------------------------------------------
 

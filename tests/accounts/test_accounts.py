@@ -76,7 +76,7 @@ def test_mails_are_written_within_the_apps_own_context(make_site):
         entered.append(threading.current_thread().name)
         yield
 
-    site.accounts.context = context
+    site.accounts.belong_to(context, lambda: None)
     site.reset_token(site.person())
     assert entered == ["jam-outbox"]
 

@@ -323,7 +323,7 @@ def test_a_new_hash_does_not_overwrite_a_password_changed_meanwhile(make_site, h
     alice = site.person(password_hash=generate_password_hash(OTHER_PASSWORD, "pbkdf2:sha256:1000"))
     slow = SlowHash(PasswordSettings())
     slow.then = lambda: site.users.update(alice.subject, {"password_hash": hashed})
-    site.accounts.sign_in._passwords._passwords = slow
+    site.accounts.sign_in._check._passwords = slow
     site.accounts.sign_in.start(alice.username, OTHER_PASSWORD)
     assert site.now(alice).password_hash == hashed
     assert PasswordRehashed not in site.kinds()
@@ -333,7 +333,7 @@ def test_a_hash_that_nobody_has_time_to_renew_keeps_nobody_out(site):
     old = generate_password_hash(PASSWORD, "pbkdf2:sha256:1000")
     alice = site.person(password_hash=old)
     slow = SlowHash(PasswordSettings(concurrency=1, wait_for=0))
-    site.accounts.sign_in._passwords._passwords = slow
+    site.accounts.sign_in._check._passwords = slow
 
     def be_busy():
         slow._turns.take(0)

@@ -12,6 +12,7 @@ import msgspec
 
 from jam.accounts.audit import AuditLog, open_audit_log, record
 from jam.accounts.emails import Emails, EmailVerification
+from jam.accounts.flow import Means
 from jam.accounts.letters import Letters
 from jam.accounts.mail import Mail, Mailer, open_mailer
 from jam.accounts.manage import Management
@@ -22,7 +23,7 @@ from jam.accounts.recover import Recovery
 from jam.accounts.register import Registration
 from jam.accounts.sign_in import SignIn, Stage
 from jam.accounts.throttle import Throttle
-from jam.accounts.users import Account, UserStore
+from jam.accounts.users import UserStore
 from jam.crypto.passwords import Passwords
 from jam.errors import ConfigError
 from jam.events import Event, Events
@@ -49,8 +50,8 @@ class Accounts:
         audit: Where the audit log is kept; left out, where ``audit.url`` says.
 
     Attributes:
-        context: What mails are written in, in a thread of their own: a framework's context.
-        find_mailer: What else may send mails: a framework's own way, stronger than ``mail.url``.
+        jam: The ``Jam``.
+        users: Where the people are kept.
     """
 
     def __init__(
@@ -68,8 +69,8 @@ class Accounts:
     ) -> None:
         self.jam = jam
         self.users = users
-        self.context: Callable[[], AbstractContextManager[object]] = nullcontext
-        self.find_mailer: Callable[[], Mailer | None] = lambda: None
+        self._context: Callable[[], AbstractContextManager[object]] = nullcontext
+        self._find_mailer: Callable[[], Mailer | None] = lambda: None
         self._mailer = mailer
         self._stages = tuple(stages)
         self._breached, self._refuse_when_unknown = breached, refuse_when_unknown
@@ -77,11 +78,22 @@ class Accounts:
         self._audit = audit
         self._audit_opened = False
         self._is_recording = False
-        self._parts: _Parts | None = None
+        self._flows: _Flows | None = None
         self._lock = threading.RLock()
         self._recorded = Events()
         self._stop_hearing = jam.events.subscribe(self._hear)
         _all_accounts.add(self)
+
+    def belong_to(
+        self, context: Callable[[], AbstractContextManager[object]], find_mailer: Callable[[], Mailer | None]
+    ) -> None:
+        """For extensions: what a framework has to add, before anything is used.
+
+        Args:
+            context: What mails are written in, in a thread of their own: the framework's context.
+            find_mailer: What else may send mails: the framework's own way, stronger than ``mail.url``.
+        """
+        self._context, self._find_mailer = context, find_mailer
 
     @property
     def sign_in(self) -> SignIn:
@@ -111,22 +123,22 @@ class Accounts:
     @property
     def outbox(self) -> Outbox:
         """What sends mails after the response."""
-        return self._wired().outbox
+        return self._wired().means.outbox
 
     @property
     def passwords(self) -> Passwords:
         """What hashes passwords."""
-        return self._wired().passwords
+        return self._wired().means.passwords
 
     @property
     def policy(self) -> PasswordPolicy:
         """What passwords are taken."""
-        return self._wired().policy
+        return self._wired().means.policy
 
     @property
     def throttle(self) -> Throttle:
         """What counts attempts and mails."""
-        return self._wired().throttle
+        return self._wired().means.throttle
 
     @property
     def audit(self) -> AuditLog | None:
@@ -157,16 +169,16 @@ class Accounts:
             weakref.finalize(self, stop)  # which writes what is counted, at the end of the process at the latest
         self._is_recording = True
 
-    def _wired(self) -> _Parts:
-        if self._parts is None:
+    def _wired(self) -> _Flows:
+        if self._flows is None:
             with self._lock:
-                if self._parts is None:
-                    self._parts = self._wire()
-        return self._parts
+                if self._flows is None:
+                    self._flows = self._wire()
+        return self._flows
 
-    def _wire(self) -> _Parts:
+    def _wire(self) -> _Flows:
         jam, users, settings = self.jam, self.users, self.jam.settings
-        clock, events, tokens = jam.clock, jam.events, jam.one_time_tokens
+        clock, events = jam.clock, jam.events
         passwords = Passwords(settings.passwords)
         policy = PasswordPolicy(
             settings.passwords,
@@ -179,47 +191,29 @@ class Accounts:
         key = jam.derived_keys("throttling HS256").current.sign(b"throttling")
         throttle = Throttle(jam.store, key, settings.throttling, clock=clock, events=events)
         check = PasswordCheck(users, passwords, throttle, store=jam.store, clock=clock, events=events)
-        letters = Letters(users, tokens, settings, texts=self._texts, links=self._links)
-        mailer = self._mailer or self.find_mailer() or open_mailer(settings.mail)
+        letters = Letters(users, jam.one_time_tokens, settings, texts=self._texts, links=self._links)
+        mailer = self._mailer or self._find_mailer() or open_mailer(settings.mail)
         if mailer is not None:
             letters.check_base_url()  # now, and not when the first mail is written
 
         def write(letter: Letter) -> Mail | None:
-            with self.context():
+            with self._context():
                 return letters.write(letter)
 
-        outbox = Outbox(jam.store, mailer, write, clock=clock, events=events)
-
-        def notify(template: str, account: Account, to: str | None) -> None:
-            if mailer is not None and to:
-                outbox.add(template, to=to, subject=account.subject, data={"username": account.username})
-
-        emails = Emails(
-            users=users, throttle=throttle, outbox=outbox, notify=notify, tokens=tokens, clock=clock, events=events
-        )
+        means = Means(
+            jam=jam, users=users, passwords=passwords, check=check, policy=policy, throttle=throttle,
+            outbox=Outbox(jam.store, mailer, write, clock=clock, events=events), audit=self.audit,
+        )  # fmt: skip
+        emails = Emails(means)
         if settings.accounts.require_verified_email and "email_verified" not in users.changeable:
             raise ConfigError(
                 "accounts.require_verified_email is set, and the app's model has no place to note it.",
                 hint="Add a column email_verified (Boolean) or email_verified_at (DateTime).",
             )
         first = [EmailVerification(emails)] if settings.accounts.require_verified_email else []
-        return _Parts(
-            passwords=passwords, policy=policy, throttle=throttle, outbox=outbox, emails=emails,
-            sign_in=SignIn(
-                check, [*first, *self._stages], users=users, throttle=throttle, tokens=tokens, store=jam.store,
-                lifetime=settings.accounts.sign_in_lifetime, clock=clock, events=events,
-            ),
-            registration=Registration(
-                users=users, passwords=passwords, policy=policy, throttle=throttle, outbox=outbox, tokens=tokens,
-                clock=clock, events=events,
-            ),
-            recovery=Recovery(
-                jam=jam, users=users, passwords=passwords, policy=policy, throttle=throttle, outbox=outbox,
-                notify=notify, tokens=tokens, clock=clock, events=events,
-            ),
-            management=Management(
-                jam=jam, users=users, passwords=passwords, check=check, policy=policy, notify=notify, audit=self.audit
-            ),
+        return _Flows(
+            means=means, emails=emails, sign_in=SignIn(means, [*first, *self._stages]),
+            registration=Registration(means), recovery=Recovery(means), management=Management(means),
         )  # fmt: skip
 
 
@@ -236,11 +230,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-class _Parts(msgspec.Struct, frozen=True, kw_only=True):
-    passwords: Passwords
-    policy: PasswordPolicy
-    throttle: Throttle
-    outbox: Outbox
+class _Flows(msgspec.Struct, frozen=True, kw_only=True):
+    means: Means
     emails: Emails
     sign_in: SignIn
     registration: Registration

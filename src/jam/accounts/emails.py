@@ -6,17 +6,15 @@ account unawares (ASVS 6.3.7).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from jam.accounts.flow import Flow
 from jam.accounts.names import email_address
-from jam.accounts.outbox import Outbox
-from jam.accounts.throttle import Throttle
-from jam.accounts.users import Account, UserStore
-from jam.credentials.one_time_tokens import OneTimeTokens
+from jam.accounts.users import Account
 from jam.errors import ConfigError, EmailTaken, OneTimeTokenInvalid, TooManyAttempts, UserNotFound
-from jam.events import EmailChanged, EmailVerified, Events
+from jam.events import EmailChanged, EmailVerified
 
 __all__ = ["EmailVerification", "Emails", "change_state", "verify_state"]
 
@@ -34,37 +32,8 @@ def change_state(account: Account) -> tuple[str | None, ...]:
     return account.email, account.password_hash
 
 
-class Emails:
-    """Verifies and changes people's e-mail addresses.
-
-    Args:
-        users: Who there is.
-        throttle: How many mails are sent.
-        outbox: What sends them.
-        notify: Tells the owner of an address what happened: a template, the account, and the address.
-        tokens: What the links carry.
-        clock: Seconds since the epoch.
-        events: Hears of what happened.
-    """
-
-    def __init__(
-        self,
-        *,
-        users: UserStore,
-        throttle: Throttle,
-        outbox: Outbox,
-        notify: Callable[[str, Account, str | None], None],
-        tokens: OneTimeTokens,
-        clock: Callable[[], float],
-        events: Events,
-    ) -> None:
-        self._users = users
-        self._throttle = throttle
-        self._outbox = outbox
-        self._notify = notify
-        self._tokens = tokens
-        self._clock = clock
-        self._events = events
+class Emails(Flow):
+    """Verifies and changes people's e-mail addresses."""
 
     def send_verification(self, account: Account, *, address: str | None = None) -> None:
         """Send the link that verifies an account's address; nothing if it is verified, or there is none.

@@ -10,72 +10,38 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from jam.accounts.audit import AuditLog, Entry
+from jam.accounts.audit import Entry
+from jam.accounts.flow import Flow
 from jam.accounts.names import valid_username
-from jam.accounts.password_check import PasswordCheck
-from jam.accounts.password_policy import PasswordPolicy
-from jam.accounts.users import Account, UserStore
-from jam.credentials.access_tokens import checked_names
+from jam.accounts.users import Account
+from jam.credentials.access_tokens import checked_names, checked_scopes
 from jam.credentials.api_tokens import APIToken
 from jam.credentials.refresh_tokens import Family
-from jam.crypto.passwords import Passwords
-from jam.errors import BadCredentials, InvalidValue, SessionInvalid, UserNotFound
+from jam.errors import BadCredentials, ConcurrentUpdate, InvalidValue, SessionInvalid, UserNotFound
 from jam.events import (
     DataExported,
     Deactivated,
     Deleted,
     Event,
-    Events,
     PasswordChanged,
     Reactivated,
     RolesChanged,
-    SubjectRevoked,
+    ScopesChanged,
     UsernameChanged,
 )
-from jam.jam import Jam
 
 __all__ = ["Management", "iso_time"]
 
 _LOGINS = ("session", "remember_me")
 _BESIDES_LOGINS = ("access_token", "refresh_token", "one_time_token")
 _PAGE = 1000
+_MAX_ATTEMPTS = 20
 
 _Listed = TypeVar("_Listed", APIToken, Family)
 
 
-class Management:
-    """Changes accounts, and ends them.
-
-    Args:
-        jam: What people hold.
-        users: Who there is.
-        passwords: What hashes.
-        check: What asks for the present password.
-        policy: What passwords are taken.
-        notify: Tells the owner of an address what happened: a template, the account, and the address.
-        audit: What is kept about people besides, if anything.
-    """
-
-    def __init__(
-        self,
-        *,
-        jam: Jam,
-        users: UserStore,
-        passwords: Passwords,
-        check: PasswordCheck,
-        policy: PasswordPolicy,
-        notify: Callable[[str, Account, str | None], None],
-        audit: AuditLog | None = None,
-    ) -> None:
-        self._jam = jam
-        self._users = users
-        self._passwords = passwords
-        self._check = check
-        self._policy = policy
-        self._notify = notify
-        self._audit = audit
-        self._clock = jam.clock
-        self._events: Events = jam.events
+class Management(Flow):
+    """Changes accounts, and ends them."""
 
     # -- by the person themselves ---------------------------------------------------------------------------
 
@@ -120,10 +86,8 @@ class Management:
         if changed is None:
             raise BadCredentials
         kinds = (*_BESIDES_LOGINS, "api_token") if end_api_tokens else _BESIDES_LOGINS
-        now = self._clock()
-        self._jam.store.advance(subject, kinds, now)
-        self._events.emit(SubjectRevoked(at=now, subject=subject, kinds=kinds))
-        self._events.emit(PasswordChanged(at=now, subject=subject, address=address, by="change"))
+        self._jam.revoke(subject, kinds)
+        self._events.emit(PasswordChanged(at=self._clock(), subject=subject, address=address, by="change"))
         try:
             return self._end_logins(subject, handle)
         finally:
@@ -214,10 +178,7 @@ class Management:
         Raises:
             StoreUnavailable: If it could not be done.
         """
-        kinds = (*_LOGINS, *_BESIDES_LOGINS, *(("api_token",) if api_tokens else ()))
-        now = self._clock()
-        self._jam.store.advance(subject, kinds, now)
-        self._events.emit(SubjectRevoked(at=now, subject=subject, kinds=kinds))
+        self._jam.revoke(subject, (*_LOGINS, *_BESIDES_LOGINS, *(("api_token",) if api_tokens else ())))
 
     # -- by the person, or by somebody who may --------------------------------------------------------------
 
@@ -231,10 +192,50 @@ class Management:
             ConfigError: If the app's model has no place for roles.
             StoreUnavailable: If it could not be done.
         """
-        listed = sorted(set(checked_names("roles", roles)))
-        changed = self._update(subject, {"roles": frozenset(listed)})
-        self._events.emit(RolesChanged(at=self._clock(), subject=subject, roles=tuple(listed)))
-        return changed
+        wanted = frozenset(checked_names("roles", roles))
+        return self._change_names(subject, "roles", lambda _: wanted)
+
+    def change_roles(self, subject: str, *, add: Collection[str] = (), remove: Collection[str] = ()) -> Account:
+        """Give an account more roles, and take others away; what somebody else changes at the same time is kept.
+
+        Raises:
+            InvalidValue, UserNotFound, ConfigError, StoreUnavailable: As ``set_roles``.
+            ConcurrentUpdate: If others kept changing them, and nothing was changed.
+        """
+        more, less = frozenset(checked_names("add", add)), frozenset(checked_names("remove", remove))
+        return self._change_names(subject, "roles", lambda roles: (roles | more) - less)
+
+    def set_scopes(self, subject: str, scopes: Collection[str]) -> Account:
+        """Say which scopes an account's credentials may have at most; those that have others lose them at once.
+
+        Raises:
+            InvalidValue: If they are no scopes (RFC 6749 3.3).
+            UserNotFound, ConfigError, StoreUnavailable: As ``set_roles``.
+        """
+        wanted = frozenset(checked_scopes(scopes))
+        return self._change_names(subject, "scopes", lambda _: wanted)
+
+    def change_scopes(self, subject: str, *, add: Collection[str] = (), remove: Collection[str] = ()) -> Account:
+        """As ``change_roles``, for scopes."""
+        more, less = frozenset(checked_scopes(add)), frozenset(checked_scopes(remove))
+        return self._change_names(subject, "scopes", lambda scopes: (scopes | more) - less)
+
+    def _change_names(self, subject: str, kind: str, change: Callable[[frozenset[str]], frozenset[str]]) -> Account:
+        for _ in range(_MAX_ATTEMPTS):
+            before: frozenset[str] = getattr(self._get(subject), kind)
+            after = change(before)
+            changed = self._users.update(subject, {kind: after}, {kind: before})
+            if changed is None:  # somebody was faster, or it was deleted
+                continue
+            names = tuple(sorted(after))
+            at = self._clock()
+            self._events.emit(
+                RolesChanged(at=at, subject=subject, roles=names)
+                if kind == "roles"
+                else ScopesChanged(at=at, subject=subject, scopes=names)
+            )
+            return changed
+        raise ConcurrentUpdate
 
     def deactivate(self, subject: str, *, address: str | None = None) -> Account:
         """Let nobody use an account any more, and end all that was handed out to it (ASVS 7.4.2).

@@ -6,18 +6,11 @@ password, with the e-mail address, and after a while. It signs nobody in, and en
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from jam.accounts.flow import Flow
 from jam.accounts.names import name_key
-from jam.accounts.outbox import Outbox
-from jam.accounts.password_policy import PasswordPolicy
-from jam.accounts.throttle import Throttle
-from jam.accounts.users import Account, UserStore
-from jam.credentials.one_time_tokens import OneTimeTokens
-from jam.crypto.passwords import Passwords
+from jam.accounts.users import Account
 from jam.errors import OneTimeTokenInvalid
-from jam.events import Events, PasswordChanged
-from jam.jam import Jam
+from jam.events import PasswordChanged
 
 __all__ = ["Recovery", "reset_state"]
 
@@ -30,46 +23,8 @@ def reset_state(account: Account) -> tuple[str | None, ...]:
     return account.password_hash, account.email
 
 
-class Recovery:
-    """Gives people back their accounts.
-
-    Args:
-        jam: What is ended when a password is set anew.
-        users: Who there is.
-        passwords: What hashes.
-        policy: What passwords are taken.
-        throttle: How many mails are sent.
-        outbox: What sends them.
-        notify: Tells the owner of an address what happened: a template, the account, and the address.
-        tokens: What their links carry.
-        clock: Seconds since the epoch.
-        events: Hears of new passwords.
-    """
-
-    def __init__(
-        self,
-        *,
-        jam: Jam,
-        users: UserStore,
-        passwords: Passwords,
-        policy: PasswordPolicy,
-        throttle: Throttle,
-        outbox: Outbox,
-        notify: Callable[[str, Account, str | None], None],
-        tokens: OneTimeTokens,
-        clock: Callable[[], float],
-        events: Events,
-    ) -> None:
-        self._jam = jam
-        self._users = users
-        self._passwords = passwords
-        self._policy = policy
-        self._throttle = throttle
-        self._outbox = outbox
-        self._notify = notify
-        self._tokens = tokens
-        self._clock = clock
-        self._events = events
+class Recovery(Flow):
+    """Gives people back their accounts."""
 
     def forgot(self, name: str, *, address: str | None = None) -> None:
         """Send whoever goes by this name a link to set a new password.
@@ -87,11 +42,10 @@ class Recovery:
         account = self._users.find(name)
         # For nobody there is a letter as well, which is dropped instead of written: it costs the same until then.
         # What was typed is not kept: people type passwords into such fields.
-        known = account is not None and account.is_active and account.email is not None
-        self._outbox.add(
-            TEMPLATE, to=(account.email or "") if account is not None and known else "",
-            subject=account.subject if account is not None and known else None,
-        )  # fmt: skip
+        if account is not None and account.is_active and account.email is not None:
+            self._outbox.add(TEMPLATE, to=account.email, subject=account.subject)
+        else:
+            self._outbox.add(TEMPLATE, to="")
 
     def reset(self, token: str, password: str, *, address: str | None = None) -> Account:
         """Set a new password, and end everything that was signed in by the old one: also API tokens.

@@ -6,18 +6,14 @@ somebody who never came back, and no account under an address that is not the pe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from jam.accounts.flow import Flow
 from jam.accounts.names import email_address, valid_username
-from jam.accounts.outbox import Outbox
-from jam.accounts.password_policy import PasswordPolicy
-from jam.accounts.throttle import Throttle
-from jam.accounts.users import Account, UserStore
-from jam.credentials.one_time_tokens import OneTimeTokens
-from jam.crypto.passwords import Passwords
+from jam.accounts.users import Account
 from jam.errors import ConfigError, EmailTaken, InvalidValue, OneTimeTokenInvalid, UsernameTaken
-from jam.events import Events, Registered
+from jam.events import Registered
 
 __all__ = ["Registration"]
 
@@ -25,40 +21,8 @@ PURPOSE = "register"
 TEMPLATE = "confirm_registration"
 
 
-class Registration:
-    """Makes accounts.
-
-    Args:
-        users: Where.
-        passwords: What hashes.
-        policy: What passwords are taken.
-        throttle: How many mails are sent.
-        outbox: What sends them.
-        tokens: What their links carry.
-        clock: Seconds since the epoch.
-        events: Hears of new accounts.
-    """
-
-    def __init__(
-        self,
-        *,
-        users: UserStore,
-        passwords: Passwords,
-        policy: PasswordPolicy,
-        throttle: Throttle,
-        outbox: Outbox,
-        tokens: OneTimeTokens,
-        clock: Callable[[], float],
-        events: Events,
-    ) -> None:
-        self._users = users
-        self._passwords = passwords
-        self._policy = policy
-        self._throttle = throttle
-        self._outbox = outbox
-        self._tokens = tokens
-        self._clock = clock
-        self._events = events
+class Registration(Flow):
+    """Makes accounts."""
 
     def start(
         self,

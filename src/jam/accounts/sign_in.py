@@ -8,17 +8,17 @@ somebody has come; it proves nobody.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Protocol
 
 import msgspec
 
+from jam.accounts.flow import Flow, Means
 from jam.accounts.names import name_key
-from jam.accounts.password_check import PasswordCheck, Proof
-from jam.accounts.throttle import Attempt, Throttle
-from jam.accounts.users import Account, UserStore
-from jam.credentials.one_time_tokens import OneTimeTokens
+from jam.accounts.password_check import Proof
+from jam.accounts.throttle import Attempt
+from jam.accounts.users import Account
 from jam.errors import (
     BadCredentials,
     CredentialError,
@@ -27,8 +27,7 @@ from jam.errors import (
     OneTimeTokenInvalid,
     SignInIncomplete,
 )
-from jam.events import Events, Reauthenticated, SignedIn, SignInFailed
-from jam.stores import Store
+from jam.events import Reauthenticated, SignedIn, SignInFailed
 
 __all__ = ["SignIn", "Stage"]
 
@@ -62,43 +61,19 @@ class Stage(Protocol):
         ...
 
 
-class SignIn:
+class SignIn(Flow):
     """Signs people in, in as many steps as it takes.
 
     Args:
-        passwords: What checks the first one.
-        stages: What comes then, in this order.
-        users: Who there is.
-        throttle: What counts attempts.
-        tokens: What holds the steps together.
-        store: Counts the answers.
-        lifetime: How long all of it may take, in seconds.
-        clock: Seconds since the epoch.
-        events: Hears of who has signed in.
+        means: What it does its work with.
+        stages: What comes after the password, in this order.
     """
 
-    def __init__(
-        self,
-        passwords: PasswordCheck,
-        stages: Sequence[Stage],
-        *,
-        users: UserStore,
-        throttle: Throttle,
-        tokens: OneTimeTokens,
-        store: Store,
-        lifetime: float,
-        clock: Callable[[], float],
-        events: Events,
-    ) -> None:
-        self._passwords = passwords
+    def __init__(self, means: Means, stages: Sequence[Stage]) -> None:
+        super().__init__(means)
         self._stages = tuple(stages)
-        self._users = users
-        self._throttle = throttle
-        self._tokens = tokens
-        self._store = store
-        self._lifetime = lifetime
-        self._clock = clock
-        self._events = events
+        self._store = means.jam.store
+        self._lifetime = means.jam.settings.accounts.sign_in_lifetime
 
     def start(self, name: str, password: str, *, address: str | None = None) -> Proof:
         """Sign somebody in by name and password.
@@ -118,7 +93,7 @@ class SignIn:
             Busy: If too many passwords are being checked.
             StoreUnavailable: If nobody can tell.
         """
-        proof, attempt = self._passwords.prove(name, password, address=address)
+        proof, attempt = self._check.prove(name, password, address=address)
         due = self._due(proof.account, ())
         if not due:
             return self._finished(proof, attempt, address)
@@ -144,7 +119,7 @@ class SignIn:
             SignInIncomplete: If more is needed, without anything to resume (ASVS 6.3.4).
             BadCredentials, TooManyAttempts, Busy, StoreUnavailable: As ``start``.
         """
-        proof, attempt = self._passwords.prove(name, password, address=address)
+        proof, attempt = self._check.prove(name, password, address=address)
         if due := self._due(proof.account, ()):
             self._failed(proof.account.subject, "incomplete", address)
             raise SignInIncomplete(_names(due))
@@ -219,7 +194,7 @@ class SignIn:
             Busy: If too many passwords are being checked.
             StoreUnavailable: If nobody can tell.
         """
-        proof = self._passwords.prove_again(subject, password, address=address)
+        proof = self._check.prove_again(subject, password, address=address)
         self._events.emit(Reauthenticated(at=self._clock(), subject=subject, address=address))
         return proof
 

@@ -1233,3 +1233,17 @@ def test_progress_is_shown_to_who_watches(shell, tmp_path, secret):
     assert code == 0, seen
     assert f"{MAILS} done" in seen
     assert f"{MAILS + 1} needed no mail" in seen
+
+
+# -- users scopes -------------------------------------------------------------------------------------------
+
+
+def test_scopes_are_given_taken_and_shown_like_roles(run, shown, alice):
+    given = run("users", "scopes", "alice", "--add", "posts:read", "--add", "posts:write").stdout
+    assert given.rstrip().endswith("→ posts:read, posts:write")
+    assert run("users", "scopes", "alice", "--remove", "posts:write").stdout.rstrip().endswith("→ posts:read")
+    assert shown("users", "scopes", "alice") == {"id": "1", "before": ["posts:read"], "after": ["posts:read"]}
+
+
+def test_what_is_no_scope_is_refused(run, alice):
+    assert "RFC 6749" in run("users", "scopes", "alice", "--add", "a b", code=1).stderr

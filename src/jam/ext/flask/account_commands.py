@@ -78,7 +78,7 @@ def create_user_command(
         raise click.UsageError("--invite leaves the password to them: drop --password-stdin.")
     if invite and email is None:
         raise click.UsageError("--invite takes --email.")
-    _check_roles(roles)
+    _check_names("roles", roles)
     if invite:
         _demand_mail(flows)
     if roles and "roles" not in flows.users.changeable:
@@ -171,13 +171,39 @@ def delete_user_command(*, name: str | None, subject: str | None, yes: bool) -> 
     say(f"{_called(account)} is deleted.")
 
 
+def _names_options(noun: str) -> Callable[[C], C]:
+    """The options of a command that changes a list of names."""
+
+    def add(command: C) -> C:
+        for option in (
+            _as_json,
+            click.option("--set", "only", multiple=True, metavar=noun.upper(), help="This, and no others; repeatable."),
+            click.option("--remove", "removed", multiple=True, metavar=noun.upper(), help="Not this one; repeatable."),
+            click.option("--add", "added", multiple=True, metavar=noun.upper(), help="This one, too; repeatable."),
+            _about_somebody,
+        ):
+            command = option(command)
+        return command
+
+    return add
+
+
 @users_group.command("roles")
-@_about_somebody
-@click.option("--add", "added", multiple=True, metavar="ROLE", help="Give this role; repeatable.")
-@click.option("--remove", "removed", multiple=True, metavar="ROLE", help="Take this role; repeatable.")
-@click.option("--set", "only", multiple=True, metavar="ROLE", help="Give this role and take all others; repeatable.")
-@_as_json
-def roles_command(
+@_names_options("role")
+def roles_command(**asked: Any) -> None:
+    """Change somebody's roles, or show them."""
+    _change_names("roles", **asked)
+
+
+@users_group.command("scopes")
+@_names_options("scope")
+def scopes_command(**asked: Any) -> None:
+    """Change the scopes that somebody's credentials may have at most, or show them."""
+    _change_names("scopes", **asked)
+
+
+def _change_names(
+    kind: str,
     *,
     name: str | None,
     subject: str | None,
@@ -186,17 +212,20 @@ def roles_command(
     only: Sequence[str],
     as_json: bool,
 ) -> None:
-    """Change somebody's roles, or show them."""
-    _check_roles((*added, *removed, *only))
+    _check_names(kind, (*added, *removed, *only))
     if only and (added or removed):
-        raise click.UsageError("--set names all roles: drop --add and --remove.")
+        raise click.UsageError(f"--set names all {kind}: drop --add and --remove.")
     if set(added) & set(removed):
-        raise click.UsageError("A role is either added or removed.")
-    account = _account(name, subject)
-    before = account.roles
-    after = frozenset(only) if only else (before | set(added)) - set(removed)
-    if after != before:
-        after = _flows().management.set_roles(account.subject, after).roles
+        raise click.UsageError(f"{kind.capitalize()} are either added or removed.")
+    account, manage = _account(name, subject), _flows().management
+    before: frozenset[str] = getattr(account, kind)
+    after = before
+    if only and frozenset(only) != before:
+        changed = getattr(manage, f"set_{kind}")(account.subject, only)
+        after = getattr(changed, kind)
+    elif (before | set(added)) - set(removed) != before:
+        changed = getattr(manage, f"change_{kind}")(account.subject, add=added, remove=removed)
+        after = getattr(changed, kind)
     if as_json:
         _print_json({"id": account.subject, "before": sorted(before), "after": sorted(after)})
     elif added or removed or only:
@@ -268,9 +297,9 @@ def _ask_for_password() -> str:
     return password
 
 
-def _check_roles(roles: Sequence[str]) -> None:
-    if not all(role and role.isprintable() for role in roles):
-        raise click.UsageError("A role has one or more printable characters.")
+def _check_names(kind: str, names: Sequence[str]) -> None:
+    if not all(name and name.isprintable() for name in names):
+        raise click.UsageError(f"{kind.capitalize()} have one or more printable characters.")
 
 
 def _user_shown(account: Account) -> dict[str, Any]:
