@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import unicodedata
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from flask import Flask, request
@@ -23,6 +24,7 @@ from jam.jam import Jam
 
 if TYPE_CHECKING:  # an app with a function of its own needs nothing of it
     from jam.accounts.accounts import Accounts
+    from jam.accounts.password_check import Proof
 
 __all__ = ["BasicExtension", "basic_credentials"]
 
@@ -66,9 +68,11 @@ class BasicExtension(JamExtension):
 
         Raises:
             BadCredentials: If nobody.
+            CSRFFailed: If a browser says that another site's page has it send what it remembers (ASVS 3.5.1).
             SignInIncomplete: If a password is not enough for that account (ASVS 6.3.4).
             TooManyAttempts: If too many failed before.
         """
+        _refuse_forged()
         name, password = basic_credentials(value)
         own = self.callbacks.get("verify_password")
         now = self.jam.clock()
@@ -88,8 +92,24 @@ class BasicExtension(JamExtension):
         account = proof.account
         return Identity(
             account.subject, "basic", roles=account.roles, scopes=account.scopes, amr=proof.amr,
-            authenticated_at=proof.at, generations=proof.generations,
+            authenticated_at=proof.at, generations=_as_read(proof),
         )  # fmt: skip
+
+
+def _as_read(proof: Proof) -> Mapping[str, int]:
+    """The generations of the proof, also of what was never revoked: an app's own function has read none."""
+    return {"api_token": proof.generation("api_token"), **proof.generations}
+
+
+def _refuse_forged() -> None:
+    """Refuse what another site's page asks for: browsers remember names and passwords, and send them unasked.
+
+    Scripts say nothing of where a request comes from, and remember nothing.
+    """
+    if "HTTP_SEC_FETCH_SITE" in request.environ or "HTTP_ORIGIN" in request.environ:
+        refusal = prepared_state().csrf_refusal(request)
+        if refusal is not None:
+            raise refusal
 
 
 def basic_credentials(value: str) -> tuple[str, str]:

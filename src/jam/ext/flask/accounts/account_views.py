@@ -6,14 +6,13 @@ from flask import Response
 from msgspec import UNSET
 
 from jam.accounts.manage import iso_time
+from jam.accounts.users import Account
 from jam.credentials.logins import Login
 from jam.errors import (
     BadCredentials,
-    BodyInvalid,
     Busy,
-    CSRFFailed,
     EmailRefused,
-    FreshnessRequired,
+    InvalidValue,
     OneTimeTokenInvalid,
     PasswordRefused,
     TooManyAttempts,
@@ -45,12 +44,17 @@ from jam.ext.flask.accounts.context import (
     just_proved,
 )
 from jam.ext.flask.accounts.endpoints import Endpoints, answer
-from jam.ext.flask.accounts.sign_in_views import tokens_for
-from jam.ext.flask.login import changeable, continue_login, end_login, list_logins, logout_user, own_handle
+from jam.ext.flask.accounts.sign_in_views import changeable_session, drop_cookies, tokens_for
+from jam.ext.flask.login import continue_login, end_login, list_logins, own_handle
 
 __all__ = ["account_endpoints"]
 
 account_endpoints = Endpoints("jam_accounts", lambda: accounts().users.writable)
+
+
+def _no_such_login() -> UserNotFound:
+    return UserNotFound("There is no such login of yours.", code="login_not_found")
+
 
 _ABOUT_PEOPLE = (UsernameRefused, EmailRefused, PasswordRefused)
 
@@ -60,7 +64,7 @@ _ABOUT_PEOPLE = (UsernameRefused, EmailRefused, PasswordRefused)
     "/register",
     body=RegistrationRequest,
     answers={202: None},
-    errors=(*_ABOUT_PEOPLE, TooManyAttempts, Busy),
+    errors=(*_ABOUT_PEOPLE, InvalidValue, TooManyAttempts, Busy),
     more=True,
 )
 def register(body: RegistrationRequest) -> Response:
@@ -74,13 +78,13 @@ def register(body: RegistrationRequest) -> Response:
     "/register/confirm",
     body=Confirmation,
     answers={201: User},
-    errors=(OneTimeTokenInvalid, UsernameRefused, UsernameTaken),
+    errors=(OneTimeTokenInvalid, UsernameRefused, UsernameTaken, InvalidValue),
 )
 def confirm_registration(body: Confirmation) -> Response:
     """Make the account, with the token of the mail's link. It signs nobody in."""
     username = None if body.username is UNSET else body.username
     account = accounts().registration.confirm(body.token, username=username)
-    return answer(extension().represent(account, is_own=True), 201, Location=extension().url_of(account))
+    return answer(extension().represent(account, is_own=True), 201, **_where(account))
 
 
 @account_endpoints.add("POST", "/verify", body=Link, answers={204: None}, errors=(OneTimeTokenInvalid,))
@@ -129,7 +133,7 @@ def reset(body: PasswordReset) -> Response:
     "/password",
     body=PasswordChange,
     answers={204: None, 200: TokenPair},
-    errors=(BadCredentials, PasswordRefused, TooManyAttempts, Busy, CSRFFailed),
+    errors=(BadCredentials, PasswordRefused, TooManyAttempts, Busy),
     guard=interactive,
     methods=PEOPLE,
 )
@@ -138,7 +142,7 @@ def change_password(body: PasswordChange) -> Response:
     resolved = caller()
     subject = resolved.identity.subject or ""
     is_session = resolved.identity.method == "session"
-    state, cookie_name = changeable() if is_session else (None, "")
+    state, cookie_name = changeable_session() if is_session else (None, "")
     gone_on = accounts().management.change_password(
         subject, body.current_password, body.new_password, address=address(), end_api_tokens=body.end_api_tokens,
         handle=own_handle(resolved) if is_session else None,
@@ -154,7 +158,7 @@ def change_password(body: PasswordChange) -> Response:
     "/email",
     body=EmailChange,
     answers={202: None},
-    errors=(EmailRefused, TooManyAttempts, FreshnessRequired),
+    errors=(EmailRefused, UserNotFound, TooManyAttempts),
     guard=just_proved,
     methods=PEOPLE,
 )
@@ -187,14 +191,14 @@ def show_sessions() -> Response:
     "DELETE",
     "/sessions/<login_id>",
     answers={204: None},
-    errors=(UserNotFound, FreshnessRequired),
+    errors=(_no_such_login(),),
     guard=just_proved,
     methods=PEOPLE,
 )
 def end_session(login_id: str) -> Response:
     """End one of the caller's logins."""
     if not end_login(login_id):
-        raise UserNotFound("There is no such login of yours.", code="login_not_found")
+        raise _no_such_login()
     return answer(None, 204)
 
 
@@ -202,7 +206,7 @@ def end_session(login_id: str) -> Response:
     "GET",
     "/export",
     answers={200: dict},
-    errors=(FreshnessRequired,),
+    errors=(UserNotFound,),
     guard=just_proved,
     methods=PEOPLE,
 )
@@ -216,14 +220,14 @@ def export() -> Response:
     "POST",
     "/deactivate",
     answers={204: None},
-    errors=(FreshnessRequired,),
+    errors=(UserNotFound,),
     guard=just_proved,
     methods=PEOPLE,
 )
 def deactivate() -> Response:
     """Close the caller's account, so that an administrator can open it again. Everything of theirs ends."""
     accounts().management.deactivate(caller().identity.subject or "", address=address())
-    logout_user()
+    drop_cookies()
     return answer(None, 204)
 
 
@@ -231,15 +235,20 @@ def deactivate() -> Response:
     "DELETE",
     "/account",
     answers={204: None},
-    errors=(FreshnessRequired, BodyInvalid),
+    errors=(UserNotFound, InvalidValue),
     guard=just_proved,
     methods=PEOPLE,
 )
 def delete_account() -> Response:
     """Delete the caller's account. Everything of theirs ends."""
     accounts().management.delete(caller().identity.subject or "", address=address())
-    logout_user()
+    drop_cookies()
     return answer(None, 204)
+
+
+def _where(account: Account) -> dict[str, str]:
+    url = extension().url_of(account)
+    return {"Location": url} if url else {}
 
 
 def _shown(login: Login) -> LoginShown:

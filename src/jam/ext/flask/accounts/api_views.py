@@ -8,19 +8,25 @@ from flask import Response, url_for
 from msgspec import UNSET
 
 from jam.accounts.manage import iso_time
-from jam.accounts.names import name_key
+from jam.accounts.names import email_address, name_key
 from jam.credentials.api_tokens import APIToken
 from jam.crypto.handles import split_api_token
 from jam.errors import (
     AccessDenied,
     APITokenInvalid,
     BadCredentials,
+    BodyInvalid,
     Busy,
+    ConcurrentUpdate,
     EmailRefused,
     EmailTaken,
     FreshnessRequired,
+    GenerationOutdated,
     InvalidValue,
+    MethodRequired,
+    OneTimeTokenInvalid,
     PasswordRefused,
+    RoleRequired,
     ScopeRequired,
     SignInIncomplete,
     TooManyAttempts,
@@ -50,20 +56,28 @@ from jam.ext.flask.accounts.context import (
     caller,
     extension,
     interactive,
-    may_manage,
     refuse_others,
 )
 from jam.ext.flask.accounts.endpoints import Endpoints, answer
 from jam.ext.flask.guards import Guard, login_required
 from jam.ext.flask.resolved import Wanted
+from jam.identity import Identity
 
 __all__ = ["api_endpoints"]
 
 api_endpoints = Endpoints("jam_api", lambda: accounts().users.writable)
 
 MAX_PER_PAGE = 100
-_ABOUT_PEOPLE = (UsernameRefused, UsernameTaken, EmailRefused, EmailTaken)
+_ABOUT_PEOPLE = (UsernameRefused, UsernameTaken, EmailRefused, EmailTaken, InvalidValue)
+_NO_TOKEN = (
+    BadCredentials, SignInIncomplete, ScopeRequired, RoleRequired, InvalidValue, GenerationOutdated, TooManyAttempts,
+    Busy,
+)  # fmt: skip
 _just_proved = Guard((JustProved(),), Wanted(frozenset((*PEOPLE, "basic", "api_token"))))
+
+
+def _no_such_token() -> UserNotFound:
+    return UserNotFound("There is no such token of yours.", code="api_token_not_found")
 
 
 # -- API tokens ---------------------------------------------------------------------------------------------
@@ -76,7 +90,7 @@ _just_proved = Guard((JustProved(),), Wanted(frozenset((*PEOPLE, "basic", "api_t
     answers={200: APITokenCreated},
     guard=_just_proved,
     methods=(*PEOPLE, "basic"),
-    errors=(BadCredentials, SignInIncomplete, ScopeRequired, InvalidValue, TooManyAttempts, Busy),
+    errors=_NO_TOKEN,
 )
 def create_token(body: APITokenRequest) -> Response:
     """Make an API token, by user name and password (Basic) or soon after signing in. An API token makes no other."""
@@ -85,7 +99,7 @@ def create_token(body: APITokenRequest) -> Response:
     token = tokens.create(
         subject, body.name, scopes=identity.scopes if body.scopes is UNSET else body.scopes, roles=identity.roles,
         creator=identity, lifetime=None if body.lifetime is UNSET else body.lifetime,
-        generation=identity.generations.get("api_token", 0) if identity.generations else None,
+        generation=_generation(identity),
     )  # fmt: skip
     token_id, _ = split_api_token(token) or ("", b"")
     made = tokens.get(subject, token_id)
@@ -96,6 +110,13 @@ def create_token(body: APITokenRequest) -> Response:
             token=token, id=made.id, name=made.name, scopes=sorted(made.scopes), ends_at=iso_time(made.ends_at) or ""
         )
     )
+
+
+def _generation(identity: Identity) -> int | None:
+    """That in which the caller was found good: the token dies with what let them in. ``None`` if nobody looked."""
+    stateless = accounts().jam.settings.access_tokens.stateless
+    has_looked = identity.method == "session" or (identity.method == "jwt" and not stateless)
+    return identity.generations.get("api_token", 0 if has_looked else None)
 
 
 @api_endpoints.add(
@@ -119,7 +140,7 @@ def list_tokens() -> Response:
     return answer(APITokenList(items=[_token_shown(one) for one in found]))
 
 
-@api_endpoints.add("GET", "/tokens/<token_id>", answers={200: APITokenShown}, errors=(APITokenInvalid,), guard=anybody)
+@api_endpoints.add("GET", "/tokens/<token_id>", answers={200: APITokenShown}, errors=(_no_such_token(),), guard=anybody)
 def get_token(token_id: str) -> Response:
     """One of the caller's API tokens."""
     found = accounts().jam.api_tokens.get(caller().identity.subject or "", token_id)
@@ -133,7 +154,7 @@ def get_token(token_id: str) -> Response:
     "/tokens/<token_id>",
     body=APITokenChange,
     answers={200: APITokenShown},
-    errors=(InvalidValue, UserNotFound),
+    errors=(InvalidValue, _no_such_token(), ConcurrentUpdate),
     guard=interactive,
     methods=PEOPLE,
 )
@@ -149,7 +170,7 @@ def rename_token(token_id: str, body: APITokenChange) -> Response:
     "DELETE",
     "/tokens/<token_id>",
     answers={204: None},
-    errors=(UserNotFound,),
+    errors=(_no_such_token(),),
     guard=interactive,
     methods=PEOPLE,
 )
@@ -158,10 +179,6 @@ def revoke_token_by_id(token_id: str) -> Response:
     if not accounts().jam.api_tokens.revoke_by_id(caller().identity.subject or "", token_id):
         raise _no_such_token()
     return answer(None, 204)
-
-
-def _no_such_token() -> UserNotFound:
-    return UserNotFound("There is no such token of yours.", code="api_token_not_found")
 
 
 def _token_shown(token: APIToken) -> APITokenShown:
@@ -214,7 +231,8 @@ def get_users(query: Paging) -> Response:
     body=RegistrationRequest,
     answers={201: User},
     more=True,
-    errors=(*_ABOUT_PEOPLE, PasswordRefused, AccessDenied, TooManyAttempts, Busy),
+    methods=(*PEOPLE, "api_token"),
+    errors=(*_ABOUT_PEOPLE, PasswordRefused, ScopeRequired, TooManyAttempts, Busy),
 )
 def create_user(body: RegistrationRequest) -> Response:
     """Make a user. It tells which names are taken, so it takes the scope ``users:write``, or the setting
@@ -237,7 +255,7 @@ def create_user(body: RegistrationRequest) -> Response:
     answers={200: User},
     more=True,
     guard=anybody,
-    errors=(*_ABOUT_PEOPLE, AccessDenied, FreshnessRequired, UserNotFound),
+    errors=(*_ABOUT_PEOPLE, AccessDenied, MethodRequired, FreshnessRequired, UserNotFound, ConcurrentUpdate),
 )
 def update_user(user_id: str, body: UserChange) -> Response:
     """Change a user: one's own, unless a role or scope says otherwise. Another e-mail address takes a fresh sign-in."""
@@ -246,14 +264,19 @@ def update_user(user_id: str, body: UserChange) -> Response:
     account = flows.users.get(user_id)
     if account is None:
         raise UserNotFound
+    if body.email is not UNSET and "email" not in flows.users.changeable:
+        raise BodyInvalid("'email': cannot be set here.", {"email": "cannot be set here"})
     changes_email = body.email is not UNSET and body.email != account.email
-    if changes_email:
+    if changes_email and body.email is not UNSET:
+        email_address(body.email)  # refused before anything is changed
         refusal = JustProved().refusal(identity, flows.jam.clock())
         if refusal is not None:
             raise refusal
     username = None if body.username is UNSET else body.username
     account = flows.management.update_profile(user_id, body.more, username=username)
     if changes_email and body.email is not UNSET:
-        account = flows.emails.set(user_id, body.email, address=address())
-    is_own = identity.subject == account.subject
-    return answer(extension().represent(account, is_own=is_own or may_manage(identity)))
+        try:
+            account = flows.emails.set(user_id, body.email, address=address())
+        except OneTimeTokenInvalid:
+            raise ConcurrentUpdate from None
+    return answer(extension().represent(account, is_own=identity.subject == account.subject))

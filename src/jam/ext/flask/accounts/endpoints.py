@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import msgspec
 from flask import Blueprint, Response, current_app, request
 from msgspec import Struct
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.wsgi import LimitedStream
 
 from jam.crypto.encoding import json_decode_object, json_encode
 from jam.errors import BodyInvalid, ConfigError, JamError, StoreUnavailable
@@ -40,7 +42,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
         body: What the request's body holds, if it has one.
         query: What the query string may hold.
         answers: What is answered, by status; ``None`` for nothing.
-        errors: What else may be.
+        errors: What else may be: by class, or one with a code of its own.
         guard: Who may call; ``None`` for everybody.
         methods: By what credentials; empty for any.
         form: Whether the body may be a form as well (RFC 7009 2.1).
@@ -54,7 +56,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     body: type[Struct] | None = None
     query: type[Struct] | None = None
     answers: Mapping[int, Any] = {}
-    errors: tuple[type[JamError], ...] = ()
+    errors: tuple[JamError | type[JamError], ...] = ()
     guard: Guard | None = None
     methods: frozenset[str] = frozenset()
     form: bool = False
@@ -86,7 +88,7 @@ class Endpoints:
         answers: Mapping[int, Any],
         body: type[Struct] | None = None,
         query: type[Struct] | None = None,
-        errors: tuple[type[JamError], ...] = (),
+        errors: tuple[JamError | type[JamError], ...] = (),
         guard: Guard | None = None,
         methods: Collection[str] = (),
         form: bool = False,
@@ -110,6 +112,8 @@ class Endpoints:
     def blueprint(self, url_prefix: str | None) -> Blueprint:
         """All of them, ready to be registered."""
         blueprint = Blueprint(self.name, __name__, url_prefix=url_prefix)
+        # The one thing that Flask does before the app's own before_request functions, whoever was set up first.
+        blueprint.url_value_preprocessor(lambda *_: _prepare(blueprint))
         for one in self._declared:
             blueprint.add_url_rule(one.rule, one.name, self._view_of(one), methods=[one.method])
         return blueprint
@@ -129,6 +133,22 @@ class Endpoints:
             return response
 
         return public(view) if endpoint.guard is None else endpoint.guard(view)
+
+
+def _prepare(blueprint: Blueprint) -> None:
+    """Before anybody reads a request's body: Flask-WTF's protection, a guard, or the view.
+
+    Raises:
+        JamError, HTTPException: If the body is too long.
+    """
+    protection = current_app.extensions.get("csrf")
+    if protection is not None:  # Flask-WTF's: these views take JSON, and Jam looks where it comes from
+        protection.exempt(blueprint)
+    length = request.content_length
+    if length is not None and length > MAX_BODY:
+        raise for_flask(_too_long())
+    if length is None:  # then the server reads until the client stops: not further than this
+        request.environ["wsgi.input"] = LimitedStream(request.environ["wsgi.input"], MAX_BODY + 1, is_max=True)
 
 
 def for_flask(error: JamError) -> Exception:
@@ -183,13 +203,7 @@ def read_query(kind: type[S]) -> S:
 
 
 def _json_body() -> dict[str, Any]:
-    length = request.content_length
-    if length is not None and length > MAX_BODY:
-        raise BodyInvalid(f"The body has at most {MAX_BODY} bytes.")
-    # Without a length the server reads until the client stops: not further than this.
-    data = request.get_data() if length is not None else request.stream.read(MAX_BODY + 1)
-    if len(data) > MAX_BODY:
-        raise BodyInvalid(f"The body has at most {MAX_BODY} bytes.")
+    data = _body()
     if not data:
         return {}
     if request.mimetype != "application/json":
@@ -201,11 +215,27 @@ def _json_body() -> dict[str, Any]:
 
 
 def _form_body() -> dict[str, Any]:
-    if (request.content_length or 0) > MAX_BODY:
-        raise BodyInvalid(f"The body has at most {MAX_BODY} bytes.")
+    _body()  # what the form is made of
     if any(len(values) > 1 for values in request.form.listvalues()):
         raise BodyInvalid("A field of the form is given twice.")
     return request.form.to_dict()
+
+
+def _body() -> bytes:
+    try:
+        data = request.get_data()
+    except RequestEntityTooLarge:
+        raise _too_long() from None
+    except (HTTPException, OSError):  # the client has gone, or the server cannot make sense of it
+        raise BodyInvalid("The body cannot be read.") from None
+    if len(data) > MAX_BODY:
+        raise _too_long()
+    return data
+
+
+def _too_long() -> BodyInvalid:
+    limit = min(MAX_BODY, request.max_content_length or MAX_BODY)
+    return BodyInvalid(f"The body has at most {limit} bytes.")
 
 
 def _converted(kind: type[S], given: dict[str, Any], more: Collection[str] | None, *, strict: bool = True) -> S:

@@ -51,7 +51,7 @@ class AccountsExtension(JamExtension):
         represent: ``represent(account, data) -> data``: adds to what the API shows of a user, links for example.
 
     Raises:
-        ConfigError: If neither or both of ``users`` and ``accounts`` are given.
+        ConfigError: If neither or both of ``users`` and ``accounts`` are given, or a prefix is none.
     """
 
     def __init__(
@@ -69,12 +69,13 @@ class AccountsExtension(JamExtension):
         if (users is None) == (accounts is None):
             raise ConfigError("AccountsExtension takes either users= or accounts=.")
         self.accounts = accounts if accounts is not None else Accounts(jam, users)  # type: ignore[arg-type]
-        self.url_prefix = url_prefix
-        self.api_prefix = api_prefix
+        self.url_prefix = _checked_prefix(url_prefix)
+        self.api_prefix = None if api_prefix is None else _checked_prefix(api_prefix)
         self.admin_role = admin_role
         self._represent = represent
         super().__init__(jam, app=None)
         self.callbacks.register("user_loader", self._load)
+        self.callbacks.register("user_identity_loader", self.subject_of)
         known = self.accounts.users
         if "roles" in known.knows:
             self.callbacks.register("get_user_roles", lambda user: known.account_of(user).roles)
@@ -103,8 +104,7 @@ class AccountsExtension(JamExtension):
         if state.lookup.verify_basic is None:
             BasicExtension(self.jam, app, accounts=self.accounts)
         app.extensions[EXTENSION] = self
-        self.accounts.context = app.app_context
-        self.accounts.find_mailer = lambda: FlaskMailMailer(app) if "mail" in app.extensions else None
+        self.accounts.belong_to(app.app_context, lambda: FlaskMailMailer(app) if "mail" in app.extensions else None)
         blueprints = [
             sign_in_endpoints.blueprint(self.url_prefix),
             account_endpoints.blueprint(self.url_prefix),
@@ -136,6 +136,14 @@ class AccountsExtension(JamExtension):
         data: dict[str, Any] = {**account.profile, **msgspec.to_builtins(shown)}
         return data if self._represent is None else dict(self._represent(account, data))
 
+    def subject_of(self, identity: Any) -> Any:
+        """The subject of a user of the app's own, who need not have ``get_id()``; or what is one already."""
+        if isinstance(identity, str):
+            return identity
+        if callable(get_id := getattr(identity, "get_id", None)):
+            return get_id()
+        return self.accounts.users.account_of(identity).subject
+
     def url_of(self, account: Account) -> str:
         """Where a user is in the API."""
         return url_for("jam_api.get_user", user_id=account.subject) if self.api_prefix is not None else ""
@@ -158,3 +166,11 @@ class AccountsExtension(JamExtension):
         if user is not None and not self.accounts.users.account_of(user).is_active:
             raise UserInactive
         return user
+
+
+def _checked_prefix(prefix: str) -> str:
+    """What URLs begin with, without a slash at the end."""
+    checked = prefix.rstrip("/")
+    if checked and not checked.startswith("/"):
+        raise ConfigError(f"The prefix {prefix!r} does not begin with a slash.")
+    return checked

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -11,11 +11,26 @@ import msgspec
 from flask import Response
 from msgspec import Struct
 
-from jam.errors import AuthenticationRequired, BodyInvalid, FreshnessRequired, JamError, StoreUnavailable
+from jam.checkpoints import Method
+from jam.errors import (
+    APITokenInvalid,
+    AuthenticationRequired,
+    BadCredentials,
+    BodyInvalid,
+    CSRFFailed,
+    FreshnessRequired,
+    JamError,
+    MethodRequired,
+    SessionInvalid,
+    StoreUnavailable,
+    TokenInvalid,
+    UserInactive,
+    UserUnknown,
+)
 from jam.ext.flask.accounts.account_views import account_endpoints
 from jam.ext.flask.accounts.api_views import api_endpoints
 from jam.ext.flask.accounts.bodies import Collection, User
-from jam.ext.flask.accounts.context import accounts, extension
+from jam.ext.flask.accounts.context import JustProved, accounts, extension
 from jam.ext.flask.accounts.endpoints import Endpoint, Endpoints, answer
 from jam.ext.flask.accounts.sign_in_views import sign_in_endpoints, well_known_endpoints
 from jam.ext.flask.request import prepared_state
@@ -26,24 +41,44 @@ openapi_endpoints = Endpoints("jam_openapi")
 
 _VARIABLE = re.compile(r"<(?:[a-z]+:)?([a-z_]+)>")
 _SCHEMA = "#/components/schemas/{name}"
-_SECURITY = {"session": "session", "jwt": "bearer", "api_token": "bearer", "basic": "basic"}
+_SECURITY = {
+    "session": "session", "jwt": "bearer", "api_token": "bearer", "basic": "basic", "refresh_token": "refresh_token"
+}  # fmt: skip
 _ANY_CREDENTIAL = frozenset(("session", "jwt", "api_token"))
+_NO_GOOD: Mapping[str, type[JamError]] = {
+    "session": SessionInvalid, "jwt": TokenInvalid, "api_token": APITokenInvalid, "basic": BadCredentials,
+    "refresh_token": TokenInvalid,
+}  # fmt: skip
+_DETAILS = {
+    "code": {"type": "string", "description": "What is wrong, for programs: it never changes."},
+    "fields": {
+        "type": "object", "additionalProperties": {"type": "string"}, "description": "What is wrong, by field."
+    },
+    "steps": {
+        "type": "array", "items": {"type": "string"}, "description": "What a sign-in takes besides, in this order."
+    },
+    "sign_in_token": {"type": "string", "description": "What to resume the sign-in with."},
+}  # fmt: skip
 _ERROR = {
     "type": "object",
     "required": ["error", "message", "code"],
     "properties": {
         "error": {"type": "string", "description": "The name of the status."},
         "message": {"type": "string", "description": "What is wrong, for people."},
-        "code": {"type": "string", "description": "What is wrong, for programs: it never changes."},
-        "fields": {
-            "type": "object", "additionalProperties": {"type": "string"}, "description": "What is wrong, by field."
-        },
-        "steps": {
-            "type": "array", "items": {"type": "string"}, "description": "What a sign-in takes besides, in this order."
-        },
-        "sign_in_token": {"type": "string", "description": "What to resume the sign-in with."},
+        **_DETAILS,
     },
-}  # fmt: skip
+}
+_PROBLEM = {  # RFC 9457, for who asks for it
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "code"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string", "description": "The name of the status."},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "What is wrong, for people."},
+        **_DETAILS,
+    },
+}
 
 
 @openapi_endpoints.add("GET", "/openapi.json", answers={200: dict})
@@ -77,14 +112,17 @@ def document() -> dict[str, Any]:
         "servers": [{"url": settings.accounts.base_url or "/"}],
         "paths": paths,
         "components": {
-            "schemas": schemas | {"Error": _ERROR},
+            "schemas": schemas | {"Error": _ERROR, "Problem": _PROBLEM},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "An access token or an API token."},
                 "session": {"type": "apiKey", "in": "cookie", "name": state.lookup.session_cookie or "sessionId"},
                 "basic": {"type": "http", "scheme": "basic"},
+                "refresh_token": {
+                    "type": "http", "scheme": "bearer", "description": "A refresh token, if the body holds none."
+                },
             },
         },
-    }
+    }  # fmt: skip
 
 
 def _schemas(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
@@ -135,11 +173,14 @@ def _operation(one: Endpoint, tag: str) -> dict[str, Any]:
 
 
 def _security(one: Endpoint) -> list[dict[str, list[str]]]:
-    """By what credentials the endpoint may be called: one of these."""
-    if one.guard is None:
-        return []
-    methods = one.methods or _ANY_CREDENTIAL
-    return [{name: []} for name in dict.fromkeys(_SECURITY[one] for one in sorted(methods) if one in _SECURITY)]
+    """By what credentials the endpoint may be called: one of these; an empty one stands for none at all."""
+    names = dict.fromkeys(_SECURITY[method] for method in sorted(_methods(one)))
+    without: list[dict[str, list[str]]] = [{}] if names and (one.guard is None or "refresh_token" in names) else []
+    return without + [{name: []} for name in names]
+
+
+def _methods(one: Endpoint) -> frozenset[str]:
+    return one.methods or (frozenset() if one.guard is None else _ANY_CREDENTIAL)
 
 
 def _parameters(one: Endpoint) -> Iterator[dict[str, Any]]:
@@ -160,7 +201,7 @@ def _responses(one: Endpoint) -> Iterator[tuple[str, dict[str, Any]]]:
         if status == HTTPStatus.CREATED:
             response["headers"] = {"Location": {"schema": {"type": "string"}}}
         yield str(status), response
-    by_status: dict[int, list[type[JamError]]] = {}
+    by_status: dict[int, list[JamError | type[JamError]]] = {}
     for error in (*one.errors, *_usual_errors(one)):
         by_status.setdefault(error.status, []).append(error)
     for status, errors in sorted(by_status.items()):
@@ -172,15 +213,27 @@ def _responses(one: Endpoint) -> Iterator[tuple[str, dict[str, Any]]]:
 def _usual_errors(one: Endpoint) -> Iterator[type[JamError]]:
     if one.body is not None or one.query is not None:
         yield BodyInvalid
-    if one.guard is not None:
+    if methods := _methods(one):
         yield AuthenticationRequired
-        if "JustProved" in repr(one.guard.checkpoints):
-            yield FreshnessRequired
+        for method in sorted(methods):
+            yield _NO_GOOD[method]
+        yield UserUnknown
+        yield UserInactive
+        if one.method != "GET":  # with a cookie, or with Basic
+            yield CSRFFailed
+    checkpoints = () if one.guard is None else one.guard.checkpoints
+    if any(isinstance(checkpoint, JustProved) for checkpoint in checkpoints):
+        yield FreshnessRequired
+    if any(isinstance(checkpoint, (JustProved, Method)) for checkpoint in checkpoints):
+        yield MethodRequired
     yield StoreUnavailable
 
 
 def _error(description: str) -> dict[str, Any]:
     return {
         "description": description,
-        "content": {"application/json": {"schema": {"$ref": _SCHEMA.format(name="Error")}}},
+        "content": {
+            "application/json": {"schema": {"$ref": _SCHEMA.format(name="Error")}},
+            "application/problem+json": {"schema": {"$ref": _SCHEMA.format(name="Problem")}},
+        },
     }
