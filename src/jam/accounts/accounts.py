@@ -71,6 +71,7 @@ class Accounts:
         self.users = users
         self._context: Callable[[], AbstractContextManager[object]] = nullcontext
         self._find_mailer: Callable[[], Mailer | None] = lambda: None
+        self._prefix = "/auth"
         self._mailer = mailer
         self._stages = tuple(stages)
         self._breached, self._refuse_when_unknown = breached, refuse_when_unknown
@@ -85,15 +86,19 @@ class Accounts:
         _all_accounts.add(self)
 
     def belong_to(
-        self, context: Callable[[], AbstractContextManager[object]], find_mailer: Callable[[], Mailer | None]
+        self,
+        context: Callable[[], AbstractContextManager[object]],
+        find_mailer: Callable[[], Mailer | None],
+        prefix: str = "/auth",
     ) -> None:
         """For extensions: what a framework has to add, before anything is used.
 
         Args:
             context: What mails are written in, in a thread of their own: the framework's context.
             find_mailer: What else may send mails: the framework's own way, stronger than ``mail.url``.
+            prefix: Where the flows are: links in mails begin with it.
         """
-        self._context, self._find_mailer = context, find_mailer
+        self._context, self._find_mailer, self._prefix = context, find_mailer, prefix
 
     @property
     def sign_in(self) -> SignIn:
@@ -191,7 +196,9 @@ class Accounts:
         key = jam.derived_keys("throttling HS256").current.sign(b"throttling")
         throttle = Throttle(jam.store, key, settings.throttling, clock=clock, events=events)
         check = PasswordCheck(users, passwords, throttle, store=jam.store, clock=clock, events=events)
-        letters = Letters(users, jam.one_time_tokens, settings, texts=self._texts, links=self._links)
+        letters = Letters(
+            users, jam.one_time_tokens, settings, texts=self._texts, links=self._links, prefix=self._prefix
+        )
         mailer = self._mailer or self._find_mailer() or open_mailer(settings.mail)
         if mailer is not None:
             letters.check_base_url()  # now, and not when the first mail is written

@@ -14,7 +14,7 @@ from jam.accounts.flow import Flow
 from jam.accounts.names import email_address
 from jam.accounts.users import Account
 from jam.errors import ConfigError, EmailTaken, OneTimeTokenInvalid, TooManyAttempts, UserNotFound
-from jam.events import EmailChanged, EmailVerified
+from jam.events import EmailChanged, EmailVerified, UsernameChanged
 
 __all__ = ["EmailVerification", "Emails", "change_state", "verify_state"]
 
@@ -111,11 +111,19 @@ class Emails(Flow):
             raise OneTimeTokenInvalid from None
         return changed
 
-    def set(self, subject: str, email: str, *, address: str | None = None) -> Account:
+    def set(
+        self, subject: str, email: str, *, besides: Mapping[str, Any] | None = None, address: str | None = None
+    ) -> Account:
         """Change an address at once, to be verified afterwards; for APIs that may tell which addresses are taken.
 
+        Args:
+            subject: Whose address is to change.
+            email: The new one.
+            besides: What else changes with it, see ``Management.profile_changes``: all of it, or nothing.
+            address: Where the request comes from, if it is one.
+
         Raises:
-            EmailRefused, EmailTaken: If it cannot be.
+            EmailRefused, EmailTaken, UsernameTaken, InvalidValue: If it cannot be.
             UserNotFound: If there is no such account.
             OneTimeTokenInvalid: If somebody else changed it this very moment.
             StoreUnavailable: If it could not be done.
@@ -124,24 +132,34 @@ class Emails(Flow):
         account = self._users.get(subject)
         if account is None:
             raise UserNotFound
-        if new == account.email:
+        if new == account.email and not besides:
             return account
-        changed = self._change(account, new, {"email": account.email}, verified=False, address=address)
+        before = {"email": account.email}
+        changed = self._change(account, new, before, verified=False, besides=besides or {}, address=address)
         if self._outbox.can_send and "email_verified" in self._users.changeable:
             with suppress(TooManyAttempts):
                 self.send_verification(changed, address=address)
         return changed
 
     def _change(
-        self, account: Account, email: str, before: Mapping[str, Any], *, verified: bool, address: str | None
+        self,
+        account: Account,
+        email: str,
+        before: Mapping[str, Any],
+        *,
+        verified: bool,
+        besides: Mapping[str, Any] | None = None,
+        address: str | None,
     ) -> Account:
-        changes: dict[str, Any] = {"email": email}
+        changes: dict[str, Any] = {**(besides or {}), "email": email}
         if "email_verified" in self._users.changeable:
             changes["email_verified"] = verified
         changed = self._users.update(account.subject, changes, before)
         if changed is None:
             raise OneTimeTokenInvalid
         self._events.emit(EmailChanged(at=self._clock(), subject=account.subject, address=address))
+        if changed.username != account.username:
+            self._events.emit(UsernameChanged(at=self._clock(), subject=account.subject))
         self._notify("email_changed", changed, account.email)
         return changed
 

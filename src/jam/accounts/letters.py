@@ -32,12 +32,12 @@ NOTICES = frozenset(("account_deleted", "email_changed", "password_changed"))
 _TEXT = re.compile(r"[^\n]+\n\n.")
 _FIELDS = frozenset(("app", "email", "hours", "link", "username"))
 
-#: Where the links lead, below ``accounts.base_url``, by the purpose of their tokens.
+#: Where the links lead, below ``accounts.base_url`` and the prefix of the flows, by the purpose of their tokens.
 LINKS: Mapping[str, str] = {
-    RESET: "/auth/reset?token={token}",
-    REGISTER: "/auth/register/confirm?token={token}",
-    VERIFY: "/auth/verify?token={token}",
-    CHANGE: "/auth/email/confirm?token={token}",
+    RESET: "/reset?token={token}",
+    REGISTER: "/register/confirm?token={token}",
+    VERIFY: "/verify?token={token}",
+    CHANGE: "/email/confirm?token={token}",
 }
 
 #: Each mail: its subject in the first line, an empty line, and its text. The fields are {app}, {username}, {link},
@@ -137,7 +137,8 @@ class Letters:
         tokens: What the links carry.
         settings: The app's name, its ``base_url``, and how long links are good.
         texts: Others than ``TEXTS``, by template.
-        links: Others than ``LINKS``, by purpose: the paths of a single-page app, for one.
+        links: Others than ``LINKS``, by purpose: the paths of a single-page app, for one; without the prefix.
+        prefix: Where the flows are.
 
     Raises:
         ConfigError: If a text or link has a field that does not exist.
@@ -151,12 +152,13 @@ class Letters:
         *,
         texts: Mapping[str, str] | None = None,
         links: Mapping[str, str] | None = None,
+        prefix: str = "/auth",
     ) -> None:
         self._users = users
         self._tokens = tokens
         self._settings = settings
         self._texts = {**TEXTS, **(texts or {})}
-        self._links = {**LINKS, **(links or {})}
+        self._links = {**{name: prefix.rstrip("/") + path for name, path in LINKS.items()}, **(links or {})}
         for name, text in self._texts.items():
             if name not in TEXTS or not isinstance(text, str) or not _TEXT.match(text):
                 raise ConfigError(

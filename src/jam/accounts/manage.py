@@ -107,13 +107,8 @@ class Management(Flow):
             UserNotFound: If there is no such account.
             StoreUnavailable: If it could not be done.
         """
-        for name in values:
-            if name not in self._users.writable:
-                raise InvalidValue(f"{name!r} cannot be changed.")
-        changes = dict(values)
         before = self._get(subject)
-        if username is not None and username != before.username:
-            changes["username"] = valid_username(username)
+        changes = self.profile_changes(before, values, username=username)
         if not changes:
             return before
         changed = self._users.update(subject, changes)
@@ -122,6 +117,23 @@ class Management(Flow):
         if changed.username != before.username:
             self._events.emit(UsernameChanged(at=self._clock(), subject=subject))
         return changed
+
+    def profile_changes(
+        self, account: Account, values: Mapping[str, Any], *, username: str | None = None
+    ) -> dict[str, Any]:
+        """What ``update_profile`` would change, checked as it does; for what is changed together with it.
+
+        Raises:
+            InvalidValue: If a field is not the person's own to change (ASVS 8.2.3), naming it.
+            UsernameRefused: If the name cannot be theirs.
+        """
+        for name in values:
+            if name not in self._users.writable:
+                raise InvalidValue(f"{name!r} cannot be changed.")
+        changes = dict(values)
+        if username is not None and username != account.username:
+            changes["username"] = valid_username(username)
+        return changes
 
     def export(self, subject: str) -> dict[str, Any]:
         """What is kept about a person, for themselves: nothing secret, and nothing about others.

@@ -12,7 +12,7 @@ from typing import Any
 from jam.accounts.flow import Flow
 from jam.accounts.names import email_address, valid_username
 from jam.accounts.users import Account
-from jam.errors import ConfigError, EmailTaken, InvalidValue, OneTimeTokenInvalid, UsernameTaken
+from jam.errors import ConfigError, EmailTaken, OneTimeTokenInvalid, UsernameTaken
 from jam.events import Registered
 
 __all__ = ["Registration"]
@@ -126,8 +126,5 @@ class Registration(Flow):
         return account
 
     def _checked_profile(self, profile: Mapping[str, Any]) -> dict[str, Any]:
-        """Refuse what is not the person's to set (ASVS 8.2.3)."""
-        for name in profile:
-            if name not in self._users.writable:
-                raise InvalidValue(f"{name!r} cannot be set.")
+        self._users.check_profile(profile)  # now, and not when the link comes back
         return dict(profile)

@@ -193,6 +193,10 @@ class SQLUsers:
 
     # -- writing --------------------------------------------------------------------------------------------
 
+    def check_profile(self, values: Mapping[str, Any]) -> None:
+        """See ``UserStore.check_profile``."""
+        self._model.new_values({}, values)
+
     def create(
         self, *, username: str, email: str | None, password_hash: str | None, profile: Mapping[str, Any] | None = None
     ) -> Account:

@@ -323,6 +323,20 @@ class Throttle:
             counts.up(self._hash("mail address", address_key(address)), _HOUR, self._settings.mails_per_address)
         counts.up(self._hash("mail", to), _HOUR, self._settings.mails)
 
+    def registration(self, address: str | None) -> None:
+        """Count an account that is made at once, where everybody may: as many as mails, from one address.
+
+        Args:
+            address: Where the request comes from, or ``None`` if it is no request.
+
+        Raises:
+            TooManyAttempts: If it is too many.
+            StoreUnavailable: If the store cannot be asked.
+        """
+        if address is not None:
+            counts = self._counts("registration", address)
+            counts.up(self._hash("registration", address_key(address)), _HOUR, self._settings.mails_per_address)
+
     # -- counts ---------------------------------------------------------------------------------------------
 
     def _counts(self, what: str, address: str | None) -> _Counts:

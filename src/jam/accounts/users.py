@@ -95,6 +95,14 @@ class UserStore(Protocol):
         """
         ...
 
+    def check_profile(self, values: Mapping[str, Any]) -> None:
+        """Refuse what a person cannot write into their profile, before an account is made with it.
+
+        Raises:
+            InvalidValue: Naming the field that is not theirs to write (ASVS 8.2.3), or cannot hold the value.
+        """
+        ...
+
     def update(
         self, subject: str, changes: Mapping[str, Any], only_if: Mapping[str, Any] | None = None
     ) -> Account | None:

@@ -370,3 +370,53 @@ def test_roles_and_scopes_that_a_model_does_not_know_stay_as_the_credential_says
 def test_only_kinds_that_there_are_can_be_revoked(secret):
     with pytest.raises(InvalidValue, match="sesion"):
         Jam({"secret": secret}).revoke("alice", ("sesion",))
+
+
+# -- what an app says otherwise -----------------------------------------------------------------------------
+
+
+def test_links_lead_to_where_the_flows_are(new_app, secret, clock, users):
+    app = new_app(JAM_MAIL_SENDER="no-reply@app.example", **LINKS)
+    sent = []
+
+    class Post:
+        def send(self, mail):
+            sent.append(mail.text)
+
+    jam = Jam({"secret": secret}, clock=clock)
+    accounts = Accounts(jam, users, mailer=Post())
+    AccountsExtension(jam, app, accounts=accounts, url_prefix="/people/")
+    assert app.test_client().post("/people/register", json=REGISTRATION).status_code == 202
+    assert accounts.outbox.join(30)
+    assert "https://app.example/people/register/confirm?token=" in sent[0]
+
+
+def test_the_apps_own_claims_are_in_the_tokens_of_a_sign_in(new_app, secret, clock, users):
+    app, jam = new_app(), Jam({"secret": secret}, clock=clock)
+    tokens = JWTExtension(jam, app)
+    tokens.additional_claims_loader(lambda subject: {"tenant": f"of {subject}", "roles": ["not", "these"]})
+    accounts = Accounts(jam, users)
+    AccountsExtension(jam, app, accounts=accounts)
+    alice = accounts.registration.create("alice", "alice@example.com", PASSWORD)
+    accounts.management.set_roles(alice.subject, ["editor"])
+    client = app.test_client()
+    pair = client.post("/auth/api", json={"username": "alice", "password": PASSWORD}).json
+    for token in (
+        pair["access_token"],
+        client.post("/auth/refresh", json={"refresh_token": pair["refresh_token"]}).json["access_token"],
+    ):
+        claims = jam.access_tokens.verify(token).payload
+        assert (claims["tenant"], claims["roles"]) == (f"of {alice.subject}", ["editor"])
+
+
+def test_making_accounts_where_everybody_may_is_counted_by_address_and_takes_nobodys_mails(set_up):
+    app, accounts = set_up(JAM_ACCOUNTS_OPEN_REGISTRATION=True, JAM_THROTTLING_MAILS_PER_ADDRESS=2)
+    client = app.test_client()
+
+    def make(name, address="192.0.2.1"):
+        body = {"username": name, "email": f"{name}@example.com", "password": PASSWORD}
+        return client.post("/api/users", json=body, environ_base={"REMOTE_ADDR": address}).status_code
+
+    assert [make("alice"), make("bob"), make("carol")] == [201, 201, 429]
+    assert make("dave", "192.0.2.2") == 201
+    accounts.throttle.mail("alice@example.com", None)  # hers are all there still

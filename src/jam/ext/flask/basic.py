@@ -98,7 +98,7 @@ class BasicExtension(JamExtension):
 
 def _as_read(proof: Proof) -> Mapping[str, int]:
     """The generations of the proof, also of what was never revoked: an app's own function has read none."""
-    return {"api_token": proof.generation("api_token"), **proof.generations}
+    return dict.fromkeys(("api_token", "access_token", "refresh_token"), 0) | dict(proof.generations)
 
 
 def _refuse_forged() -> None:

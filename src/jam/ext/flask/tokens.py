@@ -268,6 +268,8 @@ def _generation(caller: Identity | None, kind: str) -> int | None:
         return None
     if caller.method == "jwt" and kind == "access_token":
         return caller.generation
+    if caller.method == "basic":  # if it was Jam that looked at the password
+        return caller.generations.get(kind)
     if caller.method == "jwt":
         return None if prepared_state().jam.settings.access_tokens.stateless else caller.generations.get(kind, 0)
     return caller.generations.get(kind, 0) if caller.method in ("refresh_token", "session") else None

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from jam import Jam
-from jam.events import SignedIn
+from jam.events import PasswordChanged, SignedIn
 from jam.ext.flask import JWTExtension
 from jam.stores import open_store
 from tests.ext.flask.accounts.conftest import OTHER_PASSWORD, PASSWORD, basic
@@ -66,6 +66,23 @@ def test_asvs_7_4_3_an_api_token_asked_for_by_an_access_token_does_not_outlive_a
     refused = site.client().post("/api/tokens", headers=fresh)
     assert answer(refused) == (409, "generation_outdated")
     assert not site.jam.api_tokens.list(alice.subject)
+
+
+def test_asvs_7_4_3_the_tokens_of_a_password_change_do_not_outlive_a_sign_out_everywhere_that_it_races(
+    site, client, alice
+):
+    def end(event):
+        if isinstance(event, PasswordChanged):  # the password is the new one, and there are no tokens yet
+            site.accounts.management.sign_out_everywhere(alice.subject)
+
+    fresh = site.fresh(alice)
+    stop = site.jam.events.subscribe(end)
+    change = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
+    refused = client.post("/auth/password", json=change, headers=fresh)
+    stop()
+    assert answer(refused) == (401, "bad_credentials")
+    assert not site.jam.refresh_tokens.list(alice.subject)
+    assert site.tokens(alice, OTHER_PASSWORD)
 
 
 def credentials(response):

@@ -444,3 +444,24 @@ def test_one_who_changes_their_address_twice_at_once_is_told_to_look_again(blog,
 
     assert set(at_once(6, ask)) <= {(200, None), (409, "concurrent_update")}
     assert row(blog, writer)["email"].startswith("n")
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"username": "alicia", "email": "bob@example.org"}, "email_taken"),
+        ({"username": "bob", "email": "new@example.org"}, "username_taken"),
+        ({"username": "alicia", "email": "nonsense"}, "email_refused"),
+        ({"username": "a b", "email": "new@example.org"}, "username_refused"),
+    ],
+)
+def test_of_several_changes_all_are_made_or_none(site, change, code):
+    alice = site.person("alice")
+    site.person("bob")
+    response = site.client().put("/api/users/1", json=change, headers=site.fresh(alice))
+    assert answer(response) == (400, code)
+    assert (site.now(alice).username, site.now(alice).email) == ("alice", "alice@example.org")
+    assert site.mails() == []
+    good = {"username": "alicia", "email": "new@example.org"}
+    done = site.client().put("/api/users/1", json=good, headers=site.fresh(alice))
+    assert (done.json["username"], done.json["email"]) == ("alicia", "new@example.org")

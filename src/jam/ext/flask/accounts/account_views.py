@@ -143,12 +143,16 @@ def change_password(body: PasswordChange) -> Response:
     subject = resolved.identity.subject or ""
     is_session = resolved.identity.method == "session"
     state, cookie_name = changeable_session() if is_session else (None, "")
+    jam = accounts().jam
+    before = jam.store.marks(subject, "", jam.clock())
     gone_on = accounts().management.change_password(
         subject, body.current_password, body.new_password, address=address(), end_api_tokens=body.end_api_tokens,
         handle=own_handle(resolved) if is_session else None,
     )  # fmt: skip
     if state is None or gone_on is None:
-        return tokens_for(caller_account(), in_cookies=resolved.location == "cookies")
+        # Of the generation that the change has begun: what ended everything since then ends these as well.
+        generations = {kind: before.generation(kind) + 1 for kind in ("access_token", "refresh_token")}
+        return tokens_for(caller_account(), generations, in_cookies=resolved.location == "cookies")
     continue_login(state, cookie_name, *gone_on)
     return answer(None, 204)
 

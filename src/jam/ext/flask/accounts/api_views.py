@@ -8,7 +8,7 @@ from flask import Response, url_for
 from msgspec import UNSET
 
 from jam.accounts.manage import iso_time
-from jam.accounts.names import email_address, name_key
+from jam.accounts.names import email_address
 from jam.credentials.api_tokens import APIToken
 from jam.crypto.handles import split_api_token
 from jam.errors import (
@@ -240,7 +240,7 @@ def create_user(body: RegistrationRequest) -> Response:
     """
     flows = accounts()
     if flows.jam.settings.accounts.open_registration:
-        flows.throttle.mail(name_key(body.email), address())
+        flows.throttle.registration(address())
     else:
         extension().demand_manager()
     account = flows.registration.create(body.username, body.email, body.password, profile=body.more)
@@ -266,17 +266,17 @@ def update_user(user_id: str, body: UserChange) -> Response:
         raise UserNotFound
     if body.email is not UNSET and "email" not in flows.users.changeable:
         raise BodyInvalid("'email': cannot be set here.", {"email": "cannot be set here"})
-    changes_email = body.email is not UNSET and body.email != account.email
-    if changes_email and body.email is not UNSET:
-        email_address(body.email)  # refused before anything is changed
+    new_email = account.email if body.email is UNSET else email_address(body.email).address
+    username = None if body.username is UNSET else body.username
+    if new_email is None or account.email in (new_email, body.email):
+        account = flows.management.update_profile(user_id, body.more, username=username)
+    else:
         refusal = JustProved().refusal(identity, flows.jam.clock())
         if refusal is not None:
             raise refusal
-    username = None if body.username is UNSET else body.username
-    account = flows.management.update_profile(user_id, body.more, username=username)
-    if changes_email and body.email is not UNSET:
+        changes = flows.management.profile_changes(account, body.more, username=username)
         try:
-            account = flows.emails.set(user_id, body.email, address=address())
+            account = flows.emails.set(user_id, new_email, besides=changes, address=address())
         except OneTimeTokenInvalid:
             raise ConcurrentUpdate from None
     return answer(extension().represent(account, is_own=identity.subject == account.subject))

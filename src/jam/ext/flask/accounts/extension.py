@@ -104,7 +104,9 @@ class AccountsExtension(JamExtension):
         if state.lookup.verify_basic is None:
             BasicExtension(self.jam, app, accounts=self.accounts)
         app.extensions[EXTENSION] = self
-        self.accounts.belong_to(app.app_context, lambda: FlaskMailMailer(app) if "mail" in app.extensions else None)
+        self.accounts.belong_to(
+            app.app_context, lambda: FlaskMailMailer(app) if "mail" in app.extensions else None, self.url_prefix
+        )
         blueprints = [
             sign_in_endpoints.blueprint(self.url_prefix),
             account_endpoints.blueprint(self.url_prefix),

@@ -45,6 +45,7 @@ from jam.ext.flask.accounts.bodies import (
 )
 from jam.ext.flask.accounts.context import PEOPLE, accounts, address, caller, extension, interactive
 from jam.ext.flask.accounts.endpoints import Endpoints, answer
+from jam.ext.flask.callbacks import call
 from jam.ext.flask.guards import Guard, login_required
 from jam.ext.flask.login import changeable, confirm_login, end_other_logins, logout_user, refuse_forged, start_login
 from jam.ext.flask.request import JamState, prepared_state
@@ -143,7 +144,7 @@ def refresh(body: Refresh) -> Response:  # noqa: ARG001 - the guard has read it
     account = accounts().users.get(subject)
     if account is None:
         raise UserUnknown
-    claims, successor = _claims(account.roles, account.scopes), rotate_refresh_token()
+    claims, successor = _claims(account), rotate_refresh_token()
     access_token = create_access_token(_identity(account), additional_claims=claims)
     return _pair(access_token, successor, in_cookies=in_cookies)
 
@@ -244,9 +245,9 @@ def _resumed(body: NextStep) -> Proof:
     return accounts().sign_in.resume(body.sign_in_token, body.step, body.answer, address=address())
 
 
-def tokens_for(account: Account, *, in_cookies: bool) -> Response:
-    """A new pair of tokens for whoever has just changed their password."""
-    proof = Proof(account=account, amr=("pwd",), at=accounts().jam.clock(), generations=_generations(account.subject))
+def tokens_for(account: Account, generations: Mapping[str, int], *, in_cookies: bool) -> Response:
+    """A new pair of tokens, of these generations, for whoever has just changed their password."""
+    proof = Proof(account=account, amr=("pwd",), at=accounts().jam.clock(), generations=generations)
     return _tokens(proof, in_cookies=in_cookies)
 
 
@@ -268,11 +269,6 @@ def drop_cookies() -> None:
     """
     if caller().location == "cookies" or prepared_state().csrf_refusal(request) is None:
         logout_user()
-
-
-def _generations(subject: str) -> Mapping[str, int]:
-    jam = accounts().jam
-    return jam.store.marks(subject, "", jam.clock()).generations
 
 
 def _session(proof: Proof, *, remember: bool) -> Response:
@@ -303,7 +299,7 @@ def _access_token(proof: Proof) -> str:
     account = proof.account
     return create_access_token(
         _identity(account), fresh=True, generation=proof.generation("access_token"), amr=proof.amr,
-        additional_claims=_claims(account.roles, account.scopes),
+        additional_claims=_claims(account),
     )  # fmt: skip
 
 
@@ -313,8 +309,11 @@ def _identity(account: Account) -> Any:
     return account.subject if loader == extension().subject_of else account.user
 
 
-def _claims(roles: frozenset[str], scopes: frozenset[str]) -> dict[str, object]:
-    return {"roles": sorted(roles), "scope": " ".join(sorted(scopes))}
+def _claims(account: Account) -> dict[str, object]:
+    """The claims of an access token: those of the app's own loader, and what the account is granted."""
+    loader = prepared_state().callback("additional_claims_loader")
+    own = {} if loader is None else dict(call(loader, account.subject))
+    return {**own, "roles": sorted(account.roles), "scope": " ".join(sorted(account.scopes))}
 
 
 def _pair(access_token: str, refresh_token: str | None, *, in_cookies: bool) -> Response:
