@@ -12,6 +12,7 @@ from sqlalchemy import orm
 
 from jam.accounts.sql_users import SQLUsers
 from jam.errors import (
+    BadCredentials,
     ConfigError,
     EmailRefused,
     EmailTaken,
@@ -73,7 +74,7 @@ def how_many(site):
 def test_an_account_is_made_when_its_link_comes_back(site, clock):
     token = site.registration_token("bob", "Bob@Example.org")
     assert (site.mail().to, how_many(site)) == ("Bob@example.org", 0)
-    account = site.accounts.registration.confirm(token)
+    account = site.accounts.registration.confirm(token, PASSWORD)
     assert (account.username, account.email, account.email_verified) == ("bob", "Bob@example.org", True)
     assert (account.roles, account.scopes, account.is_active) == (frozenset(), frozenset(), True)
     assert site.knows(account, PASSWORD)
@@ -85,39 +86,39 @@ def test_an_account_is_made_when_its_link_comes_back(site, clock):
 
 
 def test_registering_signs_nobody_in(site):
-    account = site.accounts.registration.confirm(site.registration_token())
+    account = site.accounts.registration.confirm(site.registration_token(), PASSWORD)
     assert site.jam.logins.list(account.subject) == []
 
 
 def test_asvs_6_4_1_the_link_is_good_once(site):
     token = site.registration_token()
-    site.accounts.registration.confirm(token)
-    refused(OneTimeTokenInvalid, site.accounts.registration.confirm, token)
-    refused(OneTimeTokenInvalid, site.accounts.registration.confirm, token, username="another")
+    site.accounts.registration.confirm(token, PASSWORD)
+    refused(OneTimeTokenInvalid, site.accounts.registration.confirm, token, PASSWORD)
+    refused(OneTimeTokenInvalid, site.accounts.registration.confirm, token, PASSWORD, username="another")
     assert how_many(site) == 1
 
 
 def test_asvs_6_4_1_the_link_is_good_for_three_days(site, clock):
     early, late = site.registration_token(), site.registration_token()
     clock.move(3 * DAY - 1)
-    site.accounts.registration.confirm(early)
+    site.accounts.registration.confirm(early, PASSWORD)
     clock.move(1)
-    refused(OneTimeTokenInvalid, site.accounts.registration.confirm, late)
+    refused(OneTimeTokenInvalid, site.accounts.registration.confirm, late, PASSWORD)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(token=st.text(max_size=60) | st.sampled_from([None, 7, b"x", ".", "é.é"]))
 def test_nothing_else_makes_an_account(site, token):
-    refused(OneTimeTokenInvalid, site.accounts.registration.confirm, token)
+    refused(OneTimeTokenInvalid, site.accounts.registration.confirm, token, PASSWORD)
     assert how_many(site) == 0
 
 
 def test_who_registers_twice_gets_two_links_of_which_one_is_good(site):
     first = site.registration_token("bob", "bob@example.org")
     second = site.registration_token("robert", "bob@example.org", OTHER_PASSWORD)
-    account = site.accounts.registration.confirm(second)
+    account = site.accounts.registration.confirm(second, OTHER_PASSWORD)
     assert site.knows(account, OTHER_PASSWORD)
-    refused(OneTimeTokenInvalid, site.accounts.registration.confirm, first)
+    refused(OneTimeTokenInvalid, site.accounts.registration.confirm, first, PASSWORD)
     assert how_many(site) == 1
 
 
@@ -127,12 +128,12 @@ def test_who_registers_twice_gets_two_links_of_which_one_is_good(site):
 def test_a_name_taken_meanwhile_is_told_to_the_owner_of_the_link_who_takes_another(site):
     token = site.registration_token("bob", "bob@example.org")
     site.registration_token("bob", "other-bob@example.org")
-    site.accounts.registration.confirm(site.token())
-    refused(UsernameTaken, site.accounts.registration.confirm, token)
-    refused(UsernameTaken, site.accounts.registration.confirm, token, username="BOB")
-    refused(UsernameRefused, site.accounts.registration.confirm, token, username="bob@example.org")
-    refused(UsernameRefused, site.accounts.registration.confirm, token, username="")
-    account = site.accounts.registration.confirm(token, username="bobby")
+    site.accounts.registration.confirm(site.token(), PASSWORD)
+    refused(UsernameTaken, site.accounts.registration.confirm, token, PASSWORD)
+    refused(UsernameTaken, site.accounts.registration.confirm, token, PASSWORD, username="BOB")
+    refused(UsernameRefused, site.accounts.registration.confirm, token, PASSWORD, username="bob@example.org")
+    refused(UsernameRefused, site.accounts.registration.confirm, token, PASSWORD, username="")
+    account = site.accounts.registration.confirm(token, PASSWORD, username="bobby")
     assert (account.username, account.email) == ("bobby", "bob@example.org")
     assert site.knows(account, PASSWORD)
 
@@ -140,8 +141,8 @@ def test_a_name_taken_meanwhile_is_told_to_the_owner_of_the_link_who_takes_anoth
 def test_an_address_taken_meanwhile_makes_the_link_invalid(site):
     token = site.registration_token("bob", "bob@example.org")
     site.accounts.registration.create("robert", "BOB@example.org", OTHER_PASSWORD)
-    refused(OneTimeTokenInvalid, site.accounts.registration.confirm, token)
-    refused(OneTimeTokenInvalid, site.accounts.registration.confirm, token, username="bobby")
+    refused(OneTimeTokenInvalid, site.accounts.registration.confirm, token, PASSWORD)
+    refused(OneTimeTokenInvalid, site.accounts.registration.confirm, token, PASSWORD, username="bobby")
     assert how_many(site) == 1
 
 
@@ -175,7 +176,7 @@ def test_asvs_6_3_8_who_has_an_account_is_told_by_mail_alone(site):
     assert (site.mail().to, "already" in site.mail().subject) == (alice.email, True)
     assert alice.username in site.mail().text
     assert "mallory" not in site.mail().text
-    refused(OneTimeTokenInvalid, site.accounts.registration.confirm, site.token())
+    refused(OneTimeTokenInvalid, site.accounts.registration.confirm, site.token(), PASSWORD)
     site.accounts.recovery.reset(site.token(), OTHER_PASSWORD)
     assert site.knows(alice, OTHER_PASSWORD)
     assert how_many(site) == 1
@@ -238,7 +239,7 @@ def test_asvs_8_2_3_what_is_not_the_persons_to_set_is_refused(members, name):
 
 def test_what_is_the_persons_to_set_is_in_their_account(members):
     token = members.registration_token(profile={"about_me": "Plays the viola."})
-    account = members.accounts.registration.confirm(token)
+    account = members.accounts.registration.confirm(token, PASSWORD)
     assert account.profile == {"about_me": "Plays the viola.", "is_admin": False}
     assert account.email_verified is False  # this model has no place for it
 
@@ -268,7 +269,7 @@ def test_without_mail_nobody_can_register_by_a_link(make_site):
 def test_asvs_15_4_2_a_link_that_is_used_at_once_makes_one_account(shared):
     for _ in range(2):
         token = shared.registration_token()
-        outcomes = together(*[lambda token=token: shared.accounts.registration.confirm(token)] * 5)
+        outcomes = together(*[lambda token=token: shared.accounts.registration.confirm(token, PASSWORD)] * 5)
         (account,) = winners(outcomes)
         assert [type(one) for one in outcomes if one is not account] == [OneTimeTokenInvalid] * 4
         assert shared.now(account).email_verified
@@ -278,7 +279,7 @@ def test_asvs_15_4_2_a_link_that_is_used_at_once_makes_one_account(shared):
 def test_asvs_15_4_2_a_link_that_is_used_at_once_under_several_names_makes_one_account(shared):
     token = shared.registration_token()
     names = [f"carol-{secrets.token_hex(6)}" for _ in range(4)]
-    acts = [lambda name=name: shared.accounts.registration.confirm(token, username=name) for name in names]
+    acts = [lambda name=name: shared.accounts.registration.confirm(token, PASSWORD, username=name) for name in names]
     (account,) = winners(together(*acts))
     assert [name for name in names if shared.users.find(name) is not None] == [account.username]
 
@@ -296,7 +297,8 @@ def test_asvs_6_5_1_a_link_makes_one_account_also_where_no_address_is_kept(make_
         token = site.registration_token()
         names = [f"carol-{secrets.token_hex(6)}" for _ in range(4)]
         acts = [
-            lambda name=name, token=token: site.accounts.registration.confirm(token, username=name) for name in names
+            lambda name=name, token=token: site.accounts.registration.confirm(token, PASSWORD, username=name)
+            for name in names
         ]
         outcomes = together(*acts)
         assert len(winners(outcomes)) == 1
@@ -305,7 +307,7 @@ def test_asvs_6_5_1_a_link_makes_one_account_also_where_no_address_is_kept(make_
 
 
 def _confirm(accounts, token):
-    return accounts.registration.confirm(token).subject
+    return accounts.registration.confirm(token, PASSWORD).subject
 
 
 def test_asvs_15_4_2_processes_that_use_a_link_at_once_make_one_account(shared, in_processes):
@@ -347,7 +349,26 @@ def test_no_event_log_or_repr_holds_a_secret(site, caplog):
     with caplog.at_level(logging.DEBUG):
         token = site.registration_token("bob", "bob@example.org")
         asked = site.jam.one_time_tokens.peek(token, "register")
-        account = site.accounts.registration.confirm(token)
+        account = site.accounts.registration.confirm(token, PASSWORD)
     told = f"{caplog.text}{site.heard!r}{account!r}{asked!r}"
     for secret in (token, token.partition(".")[2], PASSWORD, account.password_hash):
         assert secret not in told
+
+
+# -- somebody else's mailbox --------------------------------------------------------------------------------
+
+
+def test_who_opens_the_mail_of_a_registration_that_somebody_else_began_makes_no_account_of_it(site):
+    token = site.registration_token("mallory", "alice@example.org", OTHER_PASSWORD)
+    refused(BadCredentials, site.accounts.registration.confirm, token, PASSWORD, address=HERE)
+    assert site.users.find("alice@example.org") is None
+    account = site.accounts.registration.confirm(token, OTHER_PASSWORD, address=HERE)  # the link was still good
+    assert account.username == "mallory"
+
+
+def test_asvs_6_3_1_passwords_are_not_tried_out_on_a_link_without_end(make_site):
+    site = make_site(config={"throttling": {"attempts": 3}})
+    token = site.registration_token("alice", "alice@example.org")
+    for _ in range(3):
+        refused(BadCredentials, site.accounts.registration.confirm, token, OTHER_PASSWORD, address=HERE)
+    refused(TooManyAttempts, site.accounts.registration.confirm, token, PASSWORD, address=HERE)

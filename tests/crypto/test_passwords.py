@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 from werkzeug.security import generate_password_hash
 
 from jam.config import PasswordSettings
-from jam.crypto import passwords as module
 from jam.crypto.passwords import Checked, Passwords, normalized
 from jam.errors import Busy, ConfigError, InvalidValue
 
@@ -630,61 +629,6 @@ def test_nobody_who_comes_again_and_again_keeps_others_waiting():
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
     assert min(counts) >= 15
-
-
-def test_a_wait_that_is_broken_off_leaves_no_turn_behind(held):
-    class Interrupted(BaseException):
-        pass
-
-    class Call:
-        """A lock whose wait is broken off: before the turn came, or just after."""
-
-        def __init__(self, turns, called):
-            self.turns, self.called, self.taken = turns, called, False
-
-        def acquire(self, timeout=None):
-            if timeout is None:
-                return True
-            if self.called:
-                self.turns.give_back()
-            raise Interrupted
-
-        def release(self):
-            pass
-
-    for called in (False, True):
-        turns = module._Turns(1)
-        assert turns.take(0)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module.threading, "Lock", lambda called=called, turns=turns: Call(turns, called))
-            with pytest.raises(Interrupted):
-                turns.take(1)
-        if not called:
-            turns.give_back()
-        assert (turns._free, list(turns._waiting)) == (1, [])
-
-
-def test_a_turn_that_comes_at_the_last_moment_is_taken():
-    turns = module._Turns(1)
-    assert turns.take(0)
-
-    class Call:
-        """A lock that somebody opens just after the wait for it has ended."""
-
-        def acquire(self, timeout=None):
-            if timeout is None:
-                return True
-            turns.give_back()
-            return False
-
-        def release(self):
-            pass
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module.threading, "Lock", Call)
-        assert turns.take(1) is True
-    turns.give_back()
-    assert (turns._free, list(turns._waiting)) == (1, [])
 
 
 def test_a_fork_while_another_thread_hashes_leaves_the_child_its_turns(held):

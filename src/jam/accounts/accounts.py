@@ -67,6 +67,13 @@ class Accounts:
         links: Mapping[str, str] | None = None,
         audit: AuditLog | None = None,
     ) -> None:
+        _check(users, "users", "SQLUsers(User, db), for example", ("get", "find", "create", "update", "changeable"))
+        if mailer is not None:
+            _check(mailer, "mailer", "an object with a method send(mail)", ("send",))
+        for stage in stages:
+            _check(stage, "a stage", "an object like jam.accounts.sign_in.Stage", ("name", "applies", "begin", "check"))
+        if breached is not None and not callable(breached):
+            raise ConfigError("What Accounts was given as breached is no function.", hint="Give it PwnedPasswords().")
         self.jam = jam
         self.users = users
         self._context: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -222,6 +229,12 @@ class Accounts:
             means=means, emails=emails, sign_in=SignIn(means, [*first, *self._stages]),
             registration=Registration(means), recovery=Recovery(means), management=Management(means),
         )  # fmt: skip
+
+
+def _check(given: object, name: str, hint: str, members: Sequence[str]) -> None:
+    """Refuse what cannot be it, now and not at the first sign-in."""
+    if isinstance(given, type) or not all(hasattr(given, member) for member in members):
+        raise ConfigError(f"What Accounts was given as {name} is none.", hint=f"Give it {hint}.")
 
 
 _all_accounts: weakref.WeakSet[Accounts] = weakref.WeakSet()

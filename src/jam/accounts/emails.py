@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from jam.accounts.flow import Flow
-from jam.accounts.names import email_address
+from jam.accounts.names import email_address, name_key
 from jam.accounts.users import Account
 from jam.errors import ConfigError, EmailTaken, OneTimeTokenInvalid, TooManyAttempts, UserNotFound
 from jam.events import EmailChanged, EmailVerified, UsernameChanged
@@ -43,14 +43,14 @@ class Emails(Flow):
             ConfigError: If no mail can be sent, or the app's model has no place to note that an address is verified.
             StoreUnavailable: If it could not be kept.
         """
-        if account.email is None or account.email_verified:
+        if not account.email or account.email_verified:
             return
         if "email_verified" not in self._users.changeable:  # now, and not when the link comes back
             raise ConfigError(
                 "The app's model has no place to note that an e-mail address is verified.",
                 hint="Add a column email_verified (Boolean) or email_verified_at (DateTime).",
             )
-        self._throttle.mail(email_address(account.email).key, address)
+        self._throttle.mail(name_key(account.email), address)  # what an app kept for years may be no address
         self._outbox.add(VERIFY, to=account.email, subject=account.subject)
 
     def verify(self, token: str, *, address: str | None = None) -> Account:
@@ -125,20 +125,22 @@ class Emails(Flow):
         Raises:
             EmailRefused, EmailTaken, UsernameTaken, InvalidValue: If it cannot be.
             UserNotFound: If there is no such account.
+            TooManyAttempts: If too many mails were asked for: then it is not told either whether somebody has it.
             OneTimeTokenInvalid: If somebody else changed it this very moment.
             StoreUnavailable: If it could not be done.
         """
-        new = email_address(email).address
+        new = email_address(email)
         account = self._users.get(subject)
         if account is None:
             raise UserNotFound
-        if new == account.email and not besides:
+        if new.address == account.email and not besides:
             return account
+        # Before it is told whether somebody has it, and before the former address is told: neither without end.
+        self._throttle.mail(new.key, address)
         before = {"email": account.email}
-        changed = self._change(account, new, before, verified=False, besides=besides or {}, address=address)
+        changed = self._change(account, new.address, before, verified=False, besides=besides or {}, address=address)
         if self._outbox.can_send and "email_verified" in self._users.changeable:
-            with suppress(TooManyAttempts):
-                self.send_verification(changed, address=address)
+            self._outbox.add(VERIFY, to=new.address, subject=subject)
         return changed
 
     def _change(
@@ -157,6 +159,7 @@ class Emails(Flow):
         changed = self._users.update(account.subject, changes, before)
         if changed is None:
             raise OneTimeTokenInvalid
+        self._forget_addresses(account.email, email)  # whoever signs in by them from now on is somebody else
         self._events.emit(EmailChanged(at=self._clock(), subject=account.subject, address=address))
         if changed.username != account.username:
             self._events.emit(UsernameChanged(at=self._clock(), subject=account.subject))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 
 from jam.accounts.audit import AuditLog
+from jam.accounts.names import name_key
 from jam.accounts.outbox import Outbox
 from jam.accounts.password_check import PasswordCheck
 from jam.accounts.password_policy import PasswordPolicy
 from jam.accounts.throttle import Throttle
 from jam.accounts.users import Account, UserStore
 from jam.crypto.passwords import Passwords
+from jam.errors import TooManyAttempts
 from jam.jam import Jam
 
 __all__ = ["Flow", "Means"]
@@ -62,7 +65,17 @@ class Flow:
         self._clock: Callable[[], float] = means.jam.clock
         self._events = means.jam.events
 
+    def _forget_addresses(self, *names: str | None) -> None:
+        """No address is known for these names any more; see ``Throttle.forget_addresses``."""
+        for name in names:
+            if name is not None:
+                self._throttle.forget_addresses(name_key(name))
+
     def _notify(self, template: str, account: Account, to: str | None) -> None:
         """Tell the owner of an address what happened, if mail can be sent at all."""
-        if self._outbox.can_send and to:
+        if not self._outbox.can_send or not to:
+            return
+        # Counted apart from the mails that strangers can ask for, so that these cannot keep a warning back.
+        with suppress(TooManyAttempts):
+            self._throttle.mail(f"notice {name_key(to)}", None)
             self._outbox.add(template, to=to, subject=account.subject, data={"username": account.username})

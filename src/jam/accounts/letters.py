@@ -41,11 +41,11 @@ LINKS: Mapping[str, str] = {
 }
 
 #: Each mail: its subject in the first line, an empty line, and its text. The fields are {app}, {username}, {link},
-#: {email} and {hours}.
+#: {email} and {hours}. What may go to a stranger calls nobody by name: names are chosen, and may look like links.
 TEXTS: Mapping[str, str] = {
     CONFIRM: """Confirm your account at {app}
 
-Hello {username},
+Hello,
 
 somebody asked for an account at {app} with this e-mail address. If it was you,
 confirm it here within {hours}:
@@ -78,7 +78,7 @@ If it was not you, do nothing: your password stays as it is.
 """,
     VERIFY: """Verify your e-mail address at {app}
 
-Hello {username},
+Hello,
 
 please confirm within {hours} that this is the e-mail address of your account
 at {app}:
@@ -89,7 +89,7 @@ If you have no account there, do nothing.
 """,
     CHANGE: """Confirm your new e-mail address at {app}
 
-Hello {username},
+Hello,
 
 please confirm within {hours} that this is to be the e-mail address of your
 account at {app}:

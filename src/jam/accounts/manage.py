@@ -30,11 +30,12 @@ from jam.events import (
     UsernameChanged,
 )
 
-__all__ = ["Management", "iso_time"]
+__all__ = ["REVOCATIONS", "Management", "iso_time"]
 
 _LOGINS = ("session", "remember_me")
 _BESIDES_LOGINS = ("access_token", "refresh_token", "one_time_token")
 _PAGE = 1000
+REVOCATIONS = 2  #: of each kind of token, that a change of the password makes
 _MAX_ATTEMPTS = 20
 
 _Listed = TypeVar("_Listed", APIToken, Family)
@@ -73,23 +74,27 @@ class Management(Flow):
             PasswordRefused: If the policy does not take the new one.
             TooManyAttempts, Busy: If it cannot be looked at now.
             SessionInvalid: If there is no such session of theirs, and then nothing was changed; or if it ended this
-                very moment: then the password is the new one, and every login has ended.
+                very moment: then every login has ended, and the password may be the new one.
             StoreUnavailable: If it could not be done.
         """
         if handle is not None and self._jam.sessions.verify(handle).subject != subject:
             raise SessionInvalid
         account = self._check.prove_again(subject, current, address=address).account
         self._policy.check(new, username=account.username, email=account.email, subject=subject)
-        changed = self._users.update(
-            subject, {"password_hash": self._passwords.hash(new)}, {"password_hash": account.password_hash}
-        )
+        hashed = self._passwords.hash(new)
+        kinds = (*_BESIDES_LOGINS, "api_token") if end_api_tokens else _BESIDES_LOGINS
+        # Before the change: should the store fail after it, nobody stays in by the old password.
+        self._jam.revoke(subject, kinds)
+        gone_on = self._end_logins(subject, handle)
+        changed = self._users.update(subject, {"password_hash": hashed}, {"password_hash": account.password_hash})
         if changed is None:
             raise BadCredentials
-        kinds = (*_BESIDES_LOGINS, "api_token") if end_api_tokens else _BESIDES_LOGINS
-        self._jam.revoke(subject, kinds)
         self._events.emit(PasswordChanged(at=self._clock(), subject=subject, address=address, by="change"))
         try:
-            return self._end_logins(subject, handle)
+            # And after it: who signed in by the old one in between. A caller who has just proved it goes on.
+            self._jam.revoke(subject, kinds)
+            self._forget_addresses(account.username, account.email)
+            return self._end_logins(subject, None if gone_on is None else gone_on[0])
         finally:
             self._notify("password_changed", changed, changed.email)
 
@@ -115,6 +120,7 @@ class Management(Flow):
         if changed is None:
             raise UserNotFound
         if changed.username != before.username:
+            self._forget_addresses(before.username, changed.username)
             self._events.emit(UsernameChanged(at=self._clock(), subject=subject))
         return changed
 
@@ -282,8 +288,8 @@ class Management(Flow):
         self._jam.revoke_all(subject)
         if not self._users.delete(subject):
             raise UserNotFound
-        self._jam.revoke_all(subject)  # who signed in in between
         self._events.emit(Deleted(at=self._clock(), subject=subject, address=address))
+        self._jam.revoke_all(subject)  # who signed in in between
         self._notify("account_deleted", account, account.email)
 
     def _end_logins(self, subject: str, handle: str | None) -> tuple[str, str | None] | None:
@@ -298,9 +304,12 @@ class Management(Flow):
             raise
 
     def _set_active(self, subject: str, event: Event, *, active: bool) -> Account:
+        if active:  # before anybody can use what an interrupted deactivation has left
+            self._get(subject)
+            self._jam.revoke_all(subject)
         changed = self._update(subject, {"is_active": active})
-        self._jam.revoke_all(subject)
         self._events.emit(event)
+        self._jam.revoke_all(subject)
         return changed
 
     def _update(self, subject: str, changes: Mapping[str, Any]) -> Account:

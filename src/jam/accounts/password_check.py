@@ -15,7 +15,7 @@ from jam.accounts.names import name_key
 from jam.accounts.throttle import Attempt, Throttle
 from jam.accounts.users import Account, UserStore
 from jam.crypto.passwords import Passwords
-from jam.errors import BadCredentials, Busy, JamError
+from jam.errors import BadCredentials, Busy, JamError, StoreUnavailable
 from jam.events import Events, PasswordHashUnreadable, PasswordRehashed, SignInFailed
 from jam.stores import Store
 
@@ -98,7 +98,7 @@ class PasswordCheck:
     def prove_again(self, subject: str, password: str, *, address: str | None = None) -> Proof:
         """That whoever is signed in as a subject knows their password still; otherwise as ``prove``."""
         account = self._users.get(subject)
-        name = name_key(account.username) if account is not None else ""
+        name = name_key(account.username or account.email or "") if account is not None else ""
         proof, attempt = self._prove(name, lambda: self._users.get(subject), password, address)
         attempt.succeeded(subject)
         return proof
@@ -107,17 +107,17 @@ class PasswordCheck:
         self, name: str, look_up: Callable[[], Account | None], password: str, address: str | None
     ) -> tuple[Proof, Attempt]:
         attempt = self._throttle.sign_in(name, address)
-        known = look_up()
-        subject = known.subject if known is not None else ""
-        generations = dict(self._store.marks(subject, "", self._clock()).generations)
-        # Once more: its password may have been changed, and everything ended, before the generations were read. The
-        # proof would be of the old password, and outlive its end.
-        account = look_up()
-        if account is not None and account.subject != subject:
-            account = None
         try:
+            known = look_up()
+            subject = known.subject if known is not None else ""
+            generations = dict(self._store.marks(subject, "", self._clock()).generations)
+            # Once more: its password may have been changed, and everything ended, before the generations were read.
+            # The proof would be of the old password, and outlive its end.
+            account = look_up()
+            if account is not None and account.subject != subject:
+                account = None
             checked = self._passwords.check(account.password_hash if account is not None else None, password)
-        except Busy:  # it was not looked at
+        except (Busy, StoreUnavailable):  # it was not looked at
             attempt.withdraw()
             raise
         now = self._clock()

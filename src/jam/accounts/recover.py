@@ -76,10 +76,9 @@ class Recovery(Flow):
         )
         if changed is None:
             raise OneTimeTokenInvalid
-        self._jam.revoke_all(account.subject)  # who signed in by the old one in between
-        self._throttle.forgive(name_key(account.username), address)
-        if account.email is not None:
-            self._throttle.forgive(name_key(account.email), address)
         self._events.emit(PasswordChanged(at=self._clock(), subject=account.subject, address=address, by="reset"))
+        self._jam.revoke_all(account.subject)  # who signed in by the old one in between
         self._notify("password_changed", changed, changed.email)
+        for name in filter(None, (account.username, account.email)):
+            self._throttle.forgive(name_key(name), address)
         return changed

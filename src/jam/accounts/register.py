@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from jam.accounts.flow import Flow
-from jam.accounts.names import email_address, valid_username
+from jam.accounts.names import email_address, name_key, valid_username
 from jam.accounts.users import Account
-from jam.errors import ConfigError, EmailTaken, OneTimeTokenInvalid, UsernameTaken
+from jam.errors import BadCredentials, Busy, ConfigError, EmailTaken, OneTimeTokenInvalid, UsernameTaken
 from jam.events import Registered
 
 __all__ = ["Registration"]
@@ -61,40 +61,61 @@ class Registration(Flow):
         data = {"username": shown, "password_hash": self._passwords.hash(password), "profile": values}
         self._outbox.add(TEMPLATE, to=mail.address, data=data)
 
-    def confirm(self, token: str, *, username: str | None = None) -> Account:
+    def confirm(self, token: str, password: str, *, username: str | None = None, address: str | None = None) -> Account:
         """Make the account, now that its link has come back.
 
         Args:
             token: That of the link.
+            password: The one that was chosen: whoever opens the mail of a registration that somebody else began, in
+                their name and with another password, makes nothing of it.
             username: Another user name, if somebody else took the first one meanwhile.
+            address: Where the request comes from, if it is one.
 
         Raises:
             OneTimeTokenInvalid: If the link is not good, or was used.
+            BadCredentials: If the password is another one; the link is still good.
             UsernameTaken: If somebody has the name: the link is still good, for another one.
             UsernameRefused: If nobody may have it.
+            TooManyAttempts, Busy: If the password cannot be looked at now.
             StoreUnavailable: If the account could not be made.
         """
         asked = self._tokens.peek(token, PURPOSE)
         shown = asked.data["username"] if username is None else valid_username(username)
         email = asked.data["email"]
+        attempt = self._throttle.sign_in(name_key(email), address)
+        try:
+            checked = self._passwords.check(asked.data["password_hash"], password)
+        except Busy:  # it was not looked at
+            attempt.withdraw()
+            raise
+        if not checked.matches:
+            raise BadCredentials
+        account = self._create_once(token, shown, asked.data)
+        attempt.succeeded(account.subject)
+        if "email_verified" in self._users.changeable:
+            account = self._users.update(account.subject, {"email_verified": True}) or account
+        self._events.emit(Registered(at=self._clock(), subject=account.subject, address=address))
+        return account
+
+    def _create_once(self, token: str, username: str, asked: Mapping[str, Any]) -> Account:
+        """The account that a link is good for; of two who come with it at once, one makes it."""
+        email = asked["email"]
         try:
             # The token is used up afterwards: it is still needed if the name is taken.
             account = self._users.create(
-                username=shown, email=email, password_hash=asked.data["password_hash"], profile=asked.data["profile"]
+                username=username, email=email, password_hash=asked["password_hash"], profile=asked["profile"]
             )
         except (EmailTaken, UsernameTaken) as error:
             # Whoever has the address may have it by this very link, which came twice at once: it is theirs to use up.
             if isinstance(error, EmailTaken) or self._users.find(email) is not None:
                 raise OneTimeTokenInvalid from None
             raise
+        self._forget_addresses(username, email)  # known for whoever went by these before
         try:
             self._tokens.take(token, PURPOSE)
         except OneTimeTokenInvalid:  # it came twice at once, under two names, and no address kept these apart
             self._users.delete(account.subject)
             raise
-        if "email_verified" in self._users.changeable:
-            account = self._users.update(account.subject, {"email_verified": True}) or account
-        self._events.emit(Registered(at=self._clock(), subject=account.subject))
         return account
 
     def create(
@@ -122,6 +143,7 @@ class Registration(Flow):
             self._policy.check(password, username=shown, email=mail)
             hashed = self._passwords.hash(password)
         account = self._users.create(username=shown, email=mail, password_hash=hashed, profile=values)
+        self._forget_addresses(shown, mail)
         self._events.emit(Registered(at=self._clock(), subject=account.subject))
         return account
 

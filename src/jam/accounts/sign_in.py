@@ -21,6 +21,7 @@ from jam.accounts.throttle import Attempt
 from jam.accounts.users import Account
 from jam.errors import (
     BadCredentials,
+    ConfigError,
     CredentialError,
     GenerationOutdated,
     InvalidValue,
@@ -72,6 +73,10 @@ class SignIn(Flow):
     def __init__(self, means: Means, stages: Sequence[Stage]) -> None:
         super().__init__(means)
         self._stages = tuple(stages)
+        if len(set(_names(self._stages))) < len(self._stages):  # by its name it is known which of them was taken
+            raise ConfigError(
+                "Two stages of signing in have one name.", hint=f"They are called {', '.join(_names(self._stages))}."
+            )
         self._store = means.jam.store
         self._lifetime = means.jam.settings.accounts.sign_in_lifetime
 
@@ -222,10 +227,16 @@ class SignIn(Flow):
         self, stage: Stage, account: Account, answer: Mapping[str, Any], address: str | None
     ) -> Sequence[str] | None:
         try:
-            return stage.check(account, answer)
+            amr = stage.check(account, answer)
         except CredentialError:
             self._failed(account.subject, "wrong_answer", address)
             raise
+        if amr is None or (isinstance(amr, (tuple, list)) and all(isinstance(one, str) for one in amr)):
+            return amr
+        raise ConfigError(
+            f"The stage {stage.name!r} returned neither a list of authentication methods nor None.",
+            hint='Return ("otp",), for example; raise a CredentialError if the answer is wrong.',
+        )
 
     def _failed(self, subject: str, reason: str, address: str | None) -> None:
         self._events.emit(SignInFailed(at=self._clock(), subject=subject, address=address, reason=reason))

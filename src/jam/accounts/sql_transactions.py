@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from jam.errors import ConfigError, InvalidValue, JamError, StoreUnavailable
 from jam.stores.engines import may_try_again
+from jam.stores.forks import Gate, around_forks
 
 __all__ = ["Transactions", "cannot_be_stored", "jam_errors_only"]
 
@@ -27,6 +29,7 @@ logger = logging.getLogger("jam.accounts")
 T = TypeVar("T")
 
 _MAX_ATTEMPTS = 8
+_PATIENCE = 5.0  # seconds that a fork waits for whoever is within a transaction
 _WAIT_FOR_A_WHILE = sa.text(
     "SELECT set_config('lock_timeout', '5s', true) WHERE current_setting('lock_timeout') IN ('0', '0ms')"
 )
@@ -63,6 +66,8 @@ class Transactions:
                 "Users are read through Flask-SQLAlchemy's db, a scoped_session, a sessionmaker or an Engine."
             )
         self._mapper = mapper
+        self._gate = Gate()
+        _all_transactions.add(self)
 
     def run(
         self,
@@ -86,7 +91,7 @@ class Transactions:
         with jam_errors_only(refused or cannot_be_stored):
             for attempt in range(_MAX_ATTEMPTS):
                 try:
-                    with self._new_session() as session, session.begin():
+                    with self._gate, self._new_session() as session, session.begin():
                         session.expire_on_commit = False  # an account's user is read when its session is over
                         connection = self._connection(session)
                         if writes:
@@ -97,6 +102,22 @@ class Transactions:
                         raise
                     time.sleep(0.002 * 2**attempt)
         raise AssertionError("unreachable")  # pragma: no cover
+
+    # -- forks ----------------------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """See ``around_forks``. SQLite's own locks are copied as they are, and nobody in the child would open them."""
+        self._gate.close(_PATIENCE)
+
+    def after_fork_in_parent(self) -> None:
+        """See ``around_forks``."""
+        self._gate.open()
+
+    def after_fork_in_child(self) -> None:
+        """See ``around_forks``."""
+        self._gate = Gate()
+
+    # -- one transaction ------------------------------------------------------------------------------------
 
     def _connection(self, session: orm.Session) -> sa.Connection:
         connection = session.connection(bind_arguments={"mapper": self._mapper})
@@ -129,6 +150,16 @@ class Transactions:
             )
 
 
+_all_transactions: weakref.WeakSet[Transactions] = weakref.WeakSet()
+
+around_forks(
+    _all_transactions,
+    before=Transactions.before_fork,
+    after_in_parent=Transactions.after_fork_in_parent,
+    after_in_child=Transactions.after_fork_in_child,
+)
+
+
 @contextlib.contextmanager
 def jam_errors_only(refused: Callable[[], JamError]) -> Iterator[None]:
     """Let nothing of SQLAlchemy or a driver out: their texts quote the values of the statement, hashes too.
@@ -159,9 +190,12 @@ def jam_errors_only(refused: Callable[[], JamError]) -> Iterator[None]:
     except (sa.exc.SQLAlchemyError, OSError, ValueError) as error:
         make = partial(_unavailable, type(error).__name__, "")
     except RuntimeError as error:
-        if "application context" not in str(error):
+        if "application context" in str(error):
+            make = _outside_of_an_app
+        elif "SQLAlchemy' instance" in str(error):
+            make = _not_set_up
+        else:
             raise
-        make = _outside_of_an_app
     else:
         return
     raise make() from None  # out here it has no __context__ that a log could show
@@ -178,6 +212,10 @@ def cannot_be_stored() -> JamError:
 def _unavailable(name: str, text: str) -> JamError:
     logger.error("The users' database failed: %s: %s", name, text)
     return StoreUnavailable(hint=f"The database says: {name}.")
+
+
+def _not_set_up() -> JamError:
+    return ConfigError("Flask-SQLAlchemy was not set up on this app.", hint="db.init_app(app)")
 
 
 def _has_no_engine() -> JamError:

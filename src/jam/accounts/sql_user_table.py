@@ -6,16 +6,19 @@ import contextlib
 import os
 import threading
 import weakref
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 
 from jam.errors import ConfigError
-from jam.stores.engines import SERVERS, checked_url, driver_of, exact_text
+from jam.stores.engines import SERVERS, checked_url, driver_of, exact_text, impatient
 from jam.stores.forks import around_forks
 
 __all__ = ["ReadyTable", "jam_user_model"]
+
+_PATIENCE = 5  # seconds
 
 
 def jam_user_model(metadata: sa.MetaData, table: str = "jam_users") -> Any:
@@ -99,6 +102,7 @@ class ReadyTable(orm.sessionmaker[orm.Session]):
         self._table = metadata.tables[name]
         self._is_made = False
         self._making = threading.Lock()
+        _all_tables.add(self)
 
     def __call__(self, **options: Any) -> orm.Session:
         """A new session."""
@@ -139,14 +143,43 @@ def _make_engine(source: str | sa.URL) -> sa.Engine:
             raise ConfigError("A SQLite URL is sqlite:///relative.db or sqlite:////absolute/path.db.")
         return sa.create_engine(url, poolclass=sa.NullPool)  # no connection is open when the process forks
     with driver_of(url):
-        engine = sa.create_engine(url, pool_pre_ping=True)
+        engine = sa.create_engine(url, pool_pre_ping=True, pool_timeout=_PATIENCE, connect_args=_time_limits(url))
+        if url.get_backend_name() == "postgresql":
+            connect = impatient(_PATIENCE + 1)  # a server that is frozen does not give up by itself
+
+            @sa.event.listens_for(engine, "do_connect")
+            def connect_within(_: object, __: object, arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:
+                return connect(arguments, named)
+
     _own_engines.add(engine)
     return engine
+
+
+def _time_limits(url: sa.URL) -> dict[str, Any]:
+    """Who does not answer must not keep a request for ever; what the URL says is stronger."""
+    limits: dict[str, Any] = {"connect_timeout": _PATIENCE}
+    if url.get_backend_name() != "postgresql":
+        limits |= {
+            "read_timeout": _PATIENCE, "write_timeout": _PATIENCE,
+            "init_command": f"SET SESSION innodb_lock_wait_timeout = {_PATIENCE}",
+        }  # fmt: skip
+    return {name: value for name, value in limits.items() if name not in url.query}
 
 
 def _forget_connections(engine: sa.Engine) -> None:
     engine.dispose(close=False)  # they are the parent's: the child must not say good-bye on them
 
+
+def _after_fork() -> None:
+    # Another thread of the parent may have held one at the moment of the fork; here there is none.
+    for table in list(_all_tables):
+        table._making = threading.Lock()  # noqa: SLF001 - this module's own class
+
+
+_all_tables: weakref.WeakSet[ReadyTable] = weakref.WeakSet()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 _own_engines: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
 

@@ -252,10 +252,22 @@ class Throttle:
         Raises:
             StoreUnavailable: If the store cannot be asked.
         """
+        self.forget_addresses(name)
         for is_known in (False, True):
             self._store.count_reset(self._account(name, is_known=is_known))
         if address is not None:
             self._store.count_reset(self._hash("sign-in", name, address_key(address)))
+
+    def forget_addresses(self, name: str) -> None:
+        """No address is known for a name any more: it is somebody else's now, or a stranger had its password.
+
+        Args:
+            name: As for ``sign_in``.
+
+        Raises:
+            StoreUnavailable: If the store cannot be asked.
+        """
+        self._store.advance(self._hash("known", name), (KNOWN_ADDRESS,), self._clock())
 
     def _succeed(self, name: str, place: str | None, *, is_known: bool, failures: int) -> int:
         """Returns the failures under this name, those counted elsewhere included."""

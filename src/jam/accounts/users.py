@@ -50,6 +50,9 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         """Its name alone: a password hash has no business in a log."""
         return f"<Account {self.subject!r}>"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:  # what some loggers show instead of repr
+        return [("subject", self.subject)]
+
 
 class UserStore(Protocol):
     """Where the people are kept.

@@ -48,6 +48,9 @@ class OneTimeToken(msgspec.Struct, frozen=True, kw_only=True):
         """Its name and purpose alone: of somebody who registers, the data holds the hash of their password."""
         return f"<OneTimeToken {self.id!r} for {self.purpose!r}>"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:  # what some loggers show instead of repr
+        return [("id", self.id), ("purpose", self.purpose)]
+
 
 class OneTimeTokens:
     """Makes, reads and uses up one-time tokens.

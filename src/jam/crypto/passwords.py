@@ -15,16 +15,15 @@ import logging
 import os
 import re
 import secrets
-import threading
 import unicodedata
 import weakref
-from collections import deque
 from collections.abc import Iterator
 
 import msgspec
 
 from jam.config import PasswordSettings
 from jam.crypto.encoding import b64url_decode
+from jam.crypto.turns import Turns
 from jam.errors import Busy, ConfigError, InvalidValue
 
 __all__ = ["Checked", "Passwords", "normalized"]
@@ -188,48 +187,6 @@ def _nobodys(method: _Method) -> _Hash:
     return _Hash(method, method.new_salt(), secrets.token_bytes(method.digest_size))
 
 
-class _Turns:
-    """So many at once, in the order in which they came: with a semaphore, who is quick could come first forever."""
-
-    def __init__(self, number: int) -> None:
-        self._lock = threading.Lock()
-        self._free = number
-        self._waiting: deque[threading.Lock] = deque()
-
-    def take(self, patience: float) -> bool:
-        """Whether it was one's turn within so many seconds."""
-        with self._lock:
-            if self._free:
-                self._free -= 1
-                return True
-            call = threading.Lock()
-            call.acquire()
-            self._waiting.append(call)
-        try:
-            if call.acquire(timeout=patience):
-                return True
-        except BaseException:  # the turn of somebody who went away must not be lost
-            if not self._leave(call):
-                self.give_back()
-            raise
-        return not self._leave(call)
-
-    def _leave(self, call: threading.Lock) -> bool:
-        """Whether one was still waiting, and not called at the last moment."""
-        with self._lock:
-            if call not in self._waiting:
-                return False
-            self._waiting.remove(call)
-            return True
-
-    def give_back(self) -> None:
-        with self._lock:
-            if self._waiting:
-                self._waiting.popleft().release()
-            else:
-                self._free += 1
-
-
 class Passwords:
     """Hashes passwords, and checks them.
 
@@ -245,7 +202,7 @@ class Passwords:
         self._max_length = settings.max_length
         self._wait_for = settings.wait_for
         self._concurrency = settings.concurrency or os.cpu_count() or 1
-        self._turns = _Turns(self._concurrency)
+        self._turns = Turns(self._concurrency)
         self._own = _Argon2("argon2id", _ARGON2_VERSION, settings.memory_kib, settings.iterations, settings.parallelism)
         self._nobodys = _nobodys(self._own)
         former = None if settings.migrating_from is None else _former_method(settings.migrating_from)
@@ -362,7 +319,7 @@ _all_passwords: weakref.WeakSet[Passwords] = weakref.WeakSet()
 def _after_fork() -> None:
     # Those who had a turn at the moment of the fork, or waited for one, do not exist in the child.
     for passwords in list(_all_passwords):
-        passwords._turns = _Turns(passwords._concurrency)  # noqa: SLF001 - this module's own class
+        passwords._turns = Turns(passwords._concurrency)  # noqa: SLF001 - this module's own class
 
 
 if hasattr(os, "register_at_fork"):

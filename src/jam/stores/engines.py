@@ -19,8 +19,16 @@ from jam.errors import ConfigError
 from jam.stores.forks import Gate
 
 __all__ = [
-    "SERVERS", "checked_url", "driver_error", "driver_of", "exact_bytes", "exact_text", "may_try_again",
-    "refuse_shared_connection", "server_engine",
+    "SERVERS",
+    "checked_url",
+    "driver_error",
+    "driver_of",
+    "exact_bytes",
+    "exact_text",
+    "impatient",
+    "may_try_again",
+    "refuse_shared_connection",
+    "server_engine",
 ]  # fmt: skip
 
 #: Drivers of database servers that Jam makes engines for, and the extra that installs each.
@@ -125,7 +133,7 @@ def server_engine(url: sa.URL, timeout: float, gate: Callable[[], Gate]) -> sa.E
             url, isolation_level="AUTOCOMMIT", connect_args=arguments, pool_timeout=timeout, pool_reset_on_return=None,
             pool_use_lifo=True,
         )  # fmt: skip
-        connect = _impatient(timeout + 1) if is_postgresql else _in_autocommit  # by then the server gave up by itself
+        connect = impatient(timeout + 1) if is_postgresql else _in_autocommit  # by then the server gave up by itself
 
     @sa.event.listens_for(engine, "do_connect")
     def connect_within(_: object, __: object, arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:
@@ -150,7 +158,8 @@ def _text_of(option: Any) -> str:
     return " ".join(option) if isinstance(option, tuple) else option or ""
 
 
-def _impatient(patience: float) -> Callable[..., Any]:
+def impatient(patience: float) -> Callable[..., Any]:
+    """What connects to PostgreSQL and gives up on a server that has not answered for so many seconds."""
     from jam.stores.postgresql import ImpatientConnection  # noqa: PLC0415 - psycopg may not be installed
 
     def connect(arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:

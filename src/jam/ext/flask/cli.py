@@ -6,8 +6,6 @@ import importlib
 import importlib.metadata
 import json
 import os
-import sys
-import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,19 +22,20 @@ from jam.ext.flask.guards import demands_on, enter, guards_of, is_guarded, is_pu
 from jam.ext.flask.request import STATE, JamState, state_of
 from jam.ext.flask.resolved import ASSUMED, EXPLAIN, RESOLVED, Resolved
 from jam.ext.flask.settings import AppSettings
+from jam.ext.flask.terminal import print_table, printable
 from jam.ext.flask.users import assume
 
-__all__ = ["Finding", "Route", "examine", "jam_cli", "print_table", "printable", "routes_of", "say"]
+__all__ = ["Finding", "Route", "examine", "jam_cli", "routes_of"]
 
 _GUARDS = "__jam_checkpoints__"
 # Commands that not every app needs: where they are, and what they are called there.
 _MORE = {
-    "audit": ("jam.ext.flask.account_commands", "audit_command"),
+    "audit": ("jam.ext.flask.audit_commands", "audit_command"),
     "keys": ("jam.ext.flask.key_commands", "keys_group"),
-    "mail": ("jam.ext.flask.account_commands", "mail_group"),
-    "sessions": ("jam.ext.flask.account_commands", "sessions_group"),
-    "tokens": ("jam.ext.flask.account_commands", "tokens_group"),
-    "users": ("jam.ext.flask.account_commands", "users_group"),
+    "mail": ("jam.ext.flask.mail_commands", "mail_group"),
+    "sessions": ("jam.ext.flask.session_commands", "sessions_group"),
+    "tokens": ("jam.ext.flask.api_token_commands", "tokens_group"),
+    "users": ("jam.ext.flask.user_commands", "users_group"),
 }
 
 
@@ -467,37 +466,3 @@ def _examine_routes(app: Flask) -> Iterator[Finding]:
         )  # fmt: skip
     else:
         yield Finding("ok", "routes", "Every route is guarded or marked public.")
-
-
-def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table for people to read; what could steer their terminal is made visible.
-
-    Args:
-        head: The titles of its columns.
-        rows: Its rows, each as long as the head.
-    """
-    cells = [[printable(cell) for cell in row] for row in (head, *rows)]
-    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
-    for row in (cells[0], ["-" * width for width in widths], *cells[1:]):
-        padded = (cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
-        say("  ".join(padded).rstrip())
-
-
-def printable(text: str) -> str:
-    """A text in one line that a terminal only shows: control characters, escapes and marks of direction are written
-    out, so that nobody's name moves the cursor or hides what stands beside it (ASVS 16.4.1).
-    """
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-
-
-def say(text: str) -> None:
-    """Print a line to stdout; characters that its encoding lacks are written out, too."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
-
-
-def _width(text: str) -> int:
-    """How many columns of a terminal a text takes."""
-    return sum(
-        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text
-    )

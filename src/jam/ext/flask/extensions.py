@@ -78,7 +78,6 @@ class JamExtension:
         self.callbacks.register("get_user_roles", function)
         return function
 
-
     def get_user_scopes(self, function: F) -> F:
         """``function(user) -> names``: the scopes the user may have at most; a credential with others loses them."""
         self.callbacks.register("get_user_scopes", function)

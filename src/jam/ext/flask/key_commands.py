@@ -13,8 +13,8 @@ from flask.cli import AppGroup
 
 from jam.credentials.access_tokens import REFRESH_EVERY
 from jam.errors import ConfigError
-from jam.ext.flask.cli import print_table
 from jam.ext.flask.request import state_of
+from jam.ext.flask.terminal import print_table
 
 if TYPE_CHECKING:
     from jam.crypto.key_directory import KeyDirectory

@@ -269,7 +269,7 @@ def test_an_app_may_do_without_the_api(new_site):
     assert client.get("/auth/me", headers=site.held(alice)).json["_links"] == {}
     assert client.get("/api/users", headers=site.held(alice)).status_code == 404
     client.post("/auth/register", json={"username": "carol", "email": "c@example.org", "password": PASSWORD})
-    made = client.post("/auth/register/confirm", json={"token": site.token()})
+    made = client.post("/auth/register/confirm", json={"token": site.token(), "password": PASSWORD})
     assert made.status_code == 201
     assert made.headers.get("Location") is None
 

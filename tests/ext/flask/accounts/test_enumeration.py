@@ -118,7 +118,9 @@ def test_asvs_6_3_8_who_exists_already_is_told_by_mail_and_gets_no_second_accoun
     (mail,) = town.mails()
     assert mail.to == "known@example.org"
     for token in re.findall(r"token=(\S+)", mail.text):
-        assert town.client().post("/auth/register/confirm", json={"token": token}).status_code != 201
+        assert (
+            town.client().post("/auth/register/confirm", json={"token": token, "password": PASSWORD}).status_code != 201
+        )
     assert town.find("someone") is None
 
 

@@ -38,7 +38,7 @@ def test_an_account_is_made_when_its_link_has_come_back(site, client):
     assert site.find("carol") is None
     assert site.mails()[0].to == "Carol@example.org"
     assert BASE_URL in site.mails()[0].text
-    response = client.post("/auth/register/confirm", json={"token": site.token()})
+    response = client.post("/auth/register/confirm", json={"token": site.token(), "password": PASSWORD})
     assert (response.status_code, response.headers["Location"]) == (201, "/api/users/1")
     assert (response.json["username"], response.json["email_verified"]) == ("carol", True)
     assert "Set-Cookie" not in response.headers
@@ -48,8 +48,11 @@ def test_an_account_is_made_when_its_link_has_come_back(site, client):
 def test_a_link_makes_one_account(site, client):
     client.post("/auth/register", json=NEW)
     token = site.token()
-    assert client.post("/auth/register/confirm", json={"token": token}).status_code == 201
-    assert answer(client.post("/auth/register/confirm", json={"token": token})) == (401, "one_time_token_invalid")
+    assert client.post("/auth/register/confirm", json={"token": token, "password": PASSWORD}).status_code == 201
+    assert answer(client.post("/auth/register/confirm", json={"token": token, "password": PASSWORD})) == (
+        401,
+        "one_time_token_invalid",
+    )
 
 
 def test_who_finds_their_name_taken_meanwhile_takes_another_one(site, client):
@@ -57,8 +60,11 @@ def test_who_finds_their_name_taken_meanwhile_takes_another_one(site, client):
     token = site.token()
     site.person("Carol-2", email="other@example.org")
     site.users.update("1", {"username": "CAROL"})
-    assert answer(client.post("/auth/register/confirm", json={"token": token})) == (400, "username_taken")
-    taken = client.post("/auth/register/confirm", json={"token": token, "username": "carol3"})
+    assert answer(client.post("/auth/register/confirm", json={"token": token, "password": PASSWORD})) == (
+        400,
+        "username_taken",
+    )
+    taken = client.post("/auth/register/confirm", json={"token": token, "password": PASSWORD, "username": "carol3"})
     assert (taken.status_code, taken.json["username"]) == (201, "carol3")
 
 
@@ -107,14 +113,16 @@ def test_a_link_for_one_purpose_is_good_for_no_other(site, client, alice):
     token = site.token()
     for path in ("/auth/verify", "/auth/email/confirm", "/auth/register/confirm", "/auth/sign-in/resend"):
         name = "sign_in_token" if path.endswith("resend") else "token"
-        assert answer(client.post(path, json={name: token})) == (401, "one_time_token_invalid")
+        more = {"password": PASSWORD} if path.endswith("register/confirm") else {}
+        assert answer(client.post(path, json={name: token, **more})) == (401, "one_time_token_invalid")
     assert client.post("/auth/reset", json={"token": token, "password": OTHER_PASSWORD}).status_code == 204
 
 
 @pytest.mark.parametrize("token", ["", "x", "é", "a\x00b", "../../etc/passwd", "x" * 4096])
 @pytest.mark.parametrize("path", ["/auth/reset", "/auth/verify", "/auth/email/confirm", "/auth/register/confirm"])
 def test_a_link_that_nobody_sent_is_good_for_nothing(client, path, token):
-    given = {"token": token, **({"password": OTHER_PASSWORD} if path.endswith("reset") else {})}
+    takes_password = path in ("/auth/reset", "/auth/register/confirm")
+    given = {"token": token, **({"password": OTHER_PASSWORD} if takes_password else {})}
     assert answer(client.post(path, json=given)) == (401, "one_time_token_invalid")
 
 

@@ -180,7 +180,7 @@ def test_a_page_behind_the_last_one_is_empty(site, client, crowd):
 
 def test_people_change_their_own_names_and_fields(blog, writer):
     response = blog.client().put(
-        "/api/users/1", json={"username": "alicia", "about_me": "Hello."}, headers=blog.held(writer)
+        "/api/users/1", json={"username": "alicia", "about_me": "Hello."}, headers=blog.fresh(writer)
     )
     assert (response.status_code, response.json["username"], response.json["about_me"]) == (200, "alicia", "Hello.")
     assert row(blog, writer)["about_me"] == "Hello."
@@ -433,7 +433,10 @@ def test_of_many_who_ask_for_one_address_at_once_one_gets_it(blog):
             )
         )
 
-    assert sorted(at_once(6, ask)) == [(200, None)] + 5 * [(400, "email_taken")]
+    outcomes = at_once(6, ask)
+    assert outcomes.count((200, None)) == 1
+    # Five may ask for one address in an hour; the sixth is not told whether somebody has it.
+    assert set(outcomes) == {(200, None), (400, "email_taken"), (429, "too_many_attempts")}
 
 
 def test_one_who_changes_their_address_twice_at_once_is_told_to_look_again(blog, writer):

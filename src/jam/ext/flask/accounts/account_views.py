@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Response
 from msgspec import UNSET
 
-from jam.accounts.manage import iso_time
+from jam.accounts.manage import REVOCATIONS, iso_time
 from jam.accounts.users import Account
 from jam.credentials.logins import Login
 from jam.errors import (
@@ -78,12 +78,12 @@ def register(body: RegistrationRequest) -> Response:
     "/register/confirm",
     body=Confirmation,
     answers={201: User},
-    errors=(OneTimeTokenInvalid, UsernameRefused, UsernameTaken, InvalidValue),
+    errors=(OneTimeTokenInvalid, BadCredentials, UsernameRefused, UsernameTaken, InvalidValue, TooManyAttempts, Busy),
 )
 def confirm_registration(body: Confirmation) -> Response:
-    """Make the account, with the token of the mail's link. It signs nobody in."""
+    """Make the account, with the token of the mail's link and the password that was chosen. It signs nobody in."""
     username = None if body.username is UNSET else body.username
-    account = accounts().registration.confirm(body.token, username=username)
+    account = accounts().registration.confirm(body.token, body.password, username=username, address=address())
     return answer(extension().represent(account, is_own=True), 201, **_where(account))
 
 
@@ -151,7 +151,7 @@ def change_password(body: PasswordChange) -> Response:
     )  # fmt: skip
     if state is None or gone_on is None:
         # Of the generation that the change has begun: what ended everything since then ends these as well.
-        generations = {kind: before.generation(kind) + 1 for kind in ("access_token", "refresh_token")}
+        generations = {kind: before.generation(kind) + REVOCATIONS for kind in ("access_token", "refresh_token")}
         return tokens_for(caller_account(), generations, in_cookies=resolved.location == "cookies")
     continue_login(state, cookie_name, *gone_on)
     return answer(None, 204)

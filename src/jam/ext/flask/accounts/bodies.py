@@ -129,9 +129,10 @@ class RegistrationRequest(Struct, kw_only=True):
 
 
 class Confirmation(Struct, kw_only=True):
-    """The token of a registration's link; another user name if the first one is taken."""
+    """The token of a registration's link, and the password that was chosen; another name if the first one is taken."""
 
     token: Token
+    password: Password
     username: Username | UnsetType = UNSET
 
 

@@ -68,6 +68,8 @@ class AccountsExtension(JamExtension):
     ) -> None:
         if (users is None) == (accounts is None):
             raise ConfigError("AccountsExtension takes either users= or accounts=.")
+        if accounts is not None and accounts.jam is not jam:
+            raise ConfigError("The accounts belong to another Jam.", hint="Give both the same.")
         self.accounts = accounts if accounts is not None else Accounts(jam, users)  # type: ignore[arg-type]
         self.url_prefix = _checked_prefix(url_prefix)
         self.api_prefix = None if api_prefix is None else _checked_prefix(api_prefix)
