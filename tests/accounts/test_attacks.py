@@ -4,8 +4,10 @@ import contextlib
 import io
 import logging
 import multiprocessing
+import os
 import re
 import secrets
+import signal
 import threading
 import time
 import traceback
@@ -331,6 +333,73 @@ def test_what_was_acknowledged_to_somebody_is_so_after_the_process_was_killed(tm
 
 def _is_of(accounts, account, password):
     return accounts.passwords.check(accounts.users.get(account.subject).password_hash, password).matches
+
+
+# -- a process that forks while its threads are busy ---------------------------------------------------------
+
+
+def forked(act):
+    """The id of a child that acts, and ends with 0 if it came to the end of it in time."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        signal.alarm(PATIENCE)  # rather than wait for ever
+        act()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_the_children_of_a_busy_process_sign_in_and_send_mail(tmp_path, make_site):
+    box = FileBox(tmp_path / "sent")
+    limits = {"mails": 10_000, "mails_per_address": 10_000, "attempts_per_account": 10_000}
+    config = {"throttling": limits, "audit": {"url": f"sqlite:///{tmp_path}/audit.db"}}
+    with contextlib.closing(open_store(f"sqlite:///{tmp_path}/store.db")) as store:
+        store.create_tables()
+        site = make_site(config=config, store=store, mailer=box)
+        forking, *busy = [site.person() for _ in range(3)]
+        stop, failed = threading.Event(), []
+
+        def use(account):
+            site.accounts.sign_in.start(account.username, PASSWORD)
+            site.accounts.recovery.forgot(account.username)
+
+        def use_until_the_end(account):
+            try:
+                while not stop.is_set():
+                    use(account)
+            except JamError as error:
+                failed.append(error)
+
+        def use_and_wait():
+            use(forking)
+            assert site.accounts.outbox.join(PATIENCE)
+
+        threads = [threading.Thread(target=use_until_the_end, args=(account,)) for account in busy]
+        children = []
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(6):
+                time.sleep(0.02)  # each at another moment of what the threads do
+                children.append(forked(use_and_wait))
+        finally:
+            codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+            stop.set()
+            for thread in threads:
+                thread.join(PATIENCE)
+        assert site.accounts.outbox.join(PATIENCE)
+        assert failed == []
+        assert codes == [0] * 6
+        assert box.sent().count(forking.email) == 6
+        with contextlib.closing(site.accounts.audit) as audit:
+            assert len(audit.search(event="SignedIn", subject=forking.subject)) == 6
 
 
 # -- secrets ------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 import requests
 
 from jam import Jam
+from jam.config import ThrottlingSettings
 from jam.events import PasswordChanged, SignedIn
 from jam.ext.flask import JWTExtension
 from jam.stores import open_store
@@ -19,6 +20,8 @@ from tests.ext.flask.accounts.serving import blog_served
 from tests.ext.flask.callers import SAME_ORIGIN, answer, bearer
 
 PATIENCE = 30
+VICTIM = "victim@elsewhere.example"
+THIEF, HOME = "203.0.113.66", "198.51.100.1"
 NEW = {"username": "carol", "email": "carol@example.org", "password": OTHER_PASSWORD}
 
 
@@ -256,3 +259,116 @@ def contents(folder):
         finally:
             connection.close()
     return "\n".join(found)
+
+
+# -- mails to somebody who did not ask for them ---------------------------------------------------------------
+
+
+def mails_to(site, address):
+    return [mail for mail in site.mails() if mail.to == address]
+
+
+def test_asvs_6_3_1_nobody_is_flooded_with_notices_by_who_takes_their_address_and_leaves_it_again(site, client, alice):
+    fresh = site.fresh(alice)
+    for _ in range(20):
+        for email in (VICTIM, alice.email):
+            client.put(f"/api/users/{alice.subject}", json={"email": email}, headers=fresh)
+    assert 1 <= len(mails_to(site, VICTIM)) <= 2 * ThrottlingSettings().mails  # those to verify it, and the notices
+
+
+def test_asvs_6_3_1_nobody_is_flooded_with_notices_of_another_persons_password(site, client, alice):
+    token = site.tokens(alice)["access_token"]
+    client.put(f"/api/users/{alice.subject}", json={"email": VICTIM}, headers=bearer(token))
+    passwords = [PASSWORD, OTHER_PASSWORD]
+    for _ in range(14):
+        given = {"current_password": passwords[0], "new_password": passwords[1]}
+        token = client.post("/auth/password", json=given, headers=bearer(token)).json["access_token"]
+        passwords.reverse()
+    assert 1 <= len(mails_to(site, VICTIM)) <= 2 * ThrottlingSettings().mails
+
+
+def test_a_mail_to_an_address_that_nobody_has_shown_to_be_theirs_holds_no_link_of_a_strangers(site, client):
+    client.post("/auth/register", json={**NEW, "username": "www.evil.example", "email": VICTIM})
+    assert not any("evil.example" in mail.subject + mail.text for mail in site.mails())
+
+
+# -- tries without end ----------------------------------------------------------------------------------------
+
+
+def test_asvs_6_3_8_who_is_signed_in_does_not_find_out_who_has_which_address_without_end(site, client, alice, bob):
+    fresh, own = site.fresh(alice), f"/api/users/{alice.subject}"
+    codes = [client.put(own, json={"email": bob.email}, headers=fresh).status_code for _ in range(40)]
+    assert 429 in codes
+
+
+def test_asvs_6_3_1_who_found_a_session_gets_no_more_guesses_by_renaming_its_owner(site, client, alice):
+    found, codes = site.held(alice), []
+    for number in range(3):
+        for _ in range(ThrottlingSettings().attempts + 1):
+            guess = client.post("/auth/reauthenticate", json={"password": "a guess"}, headers=found)
+            codes.append(guess.status_code)
+        client.put(f"/api/users/{alice.subject}", json={"username": f"alice{number}"}, headers=found)
+    assert 1 <= codes.count(401) <= ThrottlingSettings().attempts
+
+
+@pytest.mark.parametrize("kind", ["held", "api_token"])
+def test_asvs_7_5_1_the_name_that_one_signs_in_with_is_changed_by_a_fresh_sign_in_alone(site, client, alice, kind):
+    headers = getattr(site, kind)(alice)
+    refused = client.put(f"/api/users/{alice.subject}", json={"username": "elsewhere"}, headers=headers)
+    assert refused.status_code in {401, 403}
+    assert site.now(alice).username == "alice"
+
+
+# -- addresses that would stay known --------------------------------------------------------------------------
+
+
+def signing_in(site, name, address, password=PASSWORD):
+    """How that is answered."""
+    given = {"username": name, "password": password}
+    return site.client().post("/auth/api", json=given, environ_overrides={"REMOTE_ADDR": address}).status_code
+
+
+def guess_for_a_day(site, clock, name, address):
+    """More often than anybody may in a day."""
+    limits = ThrottlingSettings()
+    for _ in range(limits.attempts_per_account // limits.attempts + 1):
+        codes = [signing_in(site, name, address, "a guess") for _ in range(limits.attempts)]
+        clock.move(limits.window + 1)
+    assert codes[-1] == 429
+
+
+def test_asvs_6_3_1_a_thief_whom_a_reset_turned_out_does_not_lock_the_owner_out(site, client, clock, alice):
+    for address in (THIEF, HOME):
+        assert signing_in(site, "alice", address) == 200
+    client.post("/auth/forgot", json={"email": "alice"})
+    given = {"token": site.token(), "password": OTHER_PASSWORD}
+    reset = client.post("/auth/reset", json=given, environ_overrides={"REMOTE_ADDR": HOME})
+    assert reset.status_code == 204
+    assert signing_in(site, "alice", HOME, OTHER_PASSWORD) == 200
+    guess_for_a_day(site, clock, "alice", THIEF)
+    assert signing_in(site, "alice", HOME, OTHER_PASSWORD) == 200
+
+
+def test_asvs_6_3_1_who_had_an_email_address_before_its_owner_does_not_lock_the_owner_out(site, client, clock, alice):
+    fresh, own = site.fresh(alice), f"/api/users/{alice.subject}"
+    assert client.put(own, json={"email": VICTIM}, headers=fresh).status_code == 200
+    assert signing_in(site, VICTIM, THIEF) == 200
+    assert client.put(own, json={"email": alice.email}, headers=fresh).status_code == 200
+    site.users.create(username="owner", email=VICTIM, password_hash=site.hashed)
+    assert signing_in(site, VICTIM, HOME) == 200
+    guess_for_a_day(site, clock, VICTIM, THIEF)
+    assert signing_in(site, VICTIM, HOME) == 200
+
+
+# -- an account that somebody else asked for ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [{}, {"password": OTHER_PASSWORD}], ids=["no password", "their own password"])
+def test_who_opens_the_link_of_an_account_that_somebody_else_asked_for_makes_none_that_the_other_can_use(
+    site, client, given
+):
+    client.post("/auth/register", json={**NEW, "email": VICTIM, "password": "chosen by a stranger"})
+    refused = client.post("/auth/register/confirm", json={"token": site.token(), **given})
+    assert refused.status_code in {400, 401}
+    assert site.find(VICTIM) is None
+    assert signing_in(site, VICTIM, HOME, "chosen by a stranger") == 401
