@@ -339,3 +339,12 @@ def test_no_event_log_or_repr_holds_a_link(site, caplog):
     told = f"{caplog.text}{site.heard!r}{changed!r}{site.mails()!r}"
     assert not any(token in told or token.partition(".")[2] in told for token in tokens)
     assert site.kinds() == [OneTimeTokenIssued, OneTimeTokenIssued, OneTimeTokenUsed, EmailChanged]
+
+
+def test_an_address_is_known_for_no_name_that_was_changed_together_with_the_email_address(site):
+    alice = site.person()
+    throttle = site.accounts.throttle
+    throttle.sign_in(alice.username, HERE).succeeded(alice.subject)
+    assert throttle._is_known(alice.username, HERE)
+    site.accounts.emails.set(alice.subject, NEW, besides={"username": "another"})
+    assert not throttle._is_known(alice.username, HERE)

@@ -159,9 +159,11 @@ class Emails(Flow):
         changed = self._users.update(account.subject, changes, before)
         if changed is None:
             raise OneTimeTokenInvalid
-        self._forget_addresses(account.email, email)  # whoever signs in by them from now on is somebody else
+        # Whoever signs in by them from now on is somebody else.
+        self._forget_addresses(account.email, email)
         self._events.emit(EmailChanged(at=self._clock(), subject=account.subject, address=address))
         if changed.username != account.username:
+            self._forget_addresses(account.username, changed.username)
             self._events.emit(UsernameChanged(at=self._clock(), subject=account.subject))
         self._notify("email_changed", changed, account.email)
         return changed
