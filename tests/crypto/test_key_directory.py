@@ -1,7 +1,9 @@
 """A directory of keys: what is in it, who may read it, and that no change of it is ever seen half done."""
 
 import base64
+import builtins
 import contextlib
+import io
 import json
 import logging
 import multiprocessing
@@ -97,28 +99,25 @@ def refused(act, *said):
     return caught.value
 
 
-_noted = []
-_noting = False
-
-
-def _note(event, arguments):
-    if _noting and event in ("open", "os.listdir", "os.scandir"):
-        _noted.append(str(arguments[0]))
-
-
-sys.addaudithook(_note)
-
-
 @contextlib.contextmanager
 def noting_files():
-    """Yields the names of all files that are opened meanwhile, by whichever thread."""
-    global _noting
-    _noted.clear()
-    _noting = True
-    try:
-        yield _noted
-    finally:
-        _noting = False
+    """Yields the names of all files that are opened meanwhile, by whichever thread.
+
+    Not by an audit hook: it could never be taken away, and would be in every other test's way from then on.
+    """
+    noted = []
+
+    def noting(real):
+        def call(path=".", *arguments, **options):
+            noted.append(str(path))
+            return real(path, *arguments, **options)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in ((os, "open"), (io, "open"), (builtins, "open"), (os, "listdir"), (os, "scandir")):
+            patch.setattr(module, name, noting(getattr(module, name)))
+        yield noted
 
 
 # -- states -------------------------------------------------------------------------------------------------

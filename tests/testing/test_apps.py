@@ -631,14 +631,18 @@ def test_the_fixtures_serve_the_tests_of_an_app(project):
 
         def test_tests_are_apart(jam_client, jam_clock, jam_events):
             assert jam_client.get("/account").status_code == 401
-            assert (jam_clock(), list(jam_events)) == (1_800_000_000.0, [])
+            assert (jam_clock(), jam_events.of(SessionStarted)) == (1_800_000_000.0, [])
+
+        def test_refusals_are_heard(jam_client, jam_events):
+            jam_client.get("/account")
+            assert [event.code for event in jam_events] == ["authentication_required"]
 
         def test_no_route_is_open(app):
             assert_guarded(app, ["health"])
         """
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "7 passed" in done.stdout
+    assert "8 passed" in done.stdout
 
 
 def test_asvs_8_2_1_a_forgotten_guard_fails_the_tests_of_an_app(project):

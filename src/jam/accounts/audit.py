@@ -404,7 +404,7 @@ def _entry_of_line(line: bytes, cursor: str) -> Entry | None:
         return None
     try:
         entry = msgspec.convert(json.loads(line), Entry)
-    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors too
+    except (ValueError, RecursionError, msgspec.MsgspecError):
         return None
     return msgspec.structs.replace(entry, cursor=cursor) if math.isfinite(entry.at) else None
 

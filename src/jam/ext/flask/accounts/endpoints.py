@@ -216,9 +216,13 @@ def _json_body() -> dict[str, Any]:
 
 def _form_body() -> dict[str, Any]:
     _body()  # what the form is made of
-    if any(len(values) > 1 for values in request.form.listvalues()):
+    try:
+        form = request.form
+    except HTTPException:  # more fields, or longer ones, than werkzeug reads
+        raise _too_long() from None
+    if any(len(values) > 1 for values in form.listvalues()):
         raise BodyInvalid("A field of the form is given twice.")
-    return request.form.to_dict()
+    return form.to_dict()
 
 
 def _body() -> bytes:
