@@ -16,6 +16,7 @@ from jam.accounts.sql_users import SQLUsers
 from jam.crypto.passwords import Passwords
 from jam.errors import (
     BadCredentials,
+    ConcurrentUpdate,
     ConfigError,
     InvalidValue,
     JamError,
@@ -588,3 +589,30 @@ def test_many_people_at_once_are_in_nobodys_way(shared):
     assert shared.kinds(PasswordChanged) == [PasswordChanged] * 3
     assert shared.kinds(SessionStarted, OneTimeTokenIssued) == []
     assert all(isinstance(shared.accounts.passwords, Passwords) for _ in somebody)
+
+
+# -- roles and scopes that several people change ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["roles", "scopes"])
+def test_asvs_15_4_2_of_many_who_add_and_remove_at_once_no_change_is_lost(shared, kind):
+    alice, manage = shared.person(), shared.accounts.management
+    getattr(manage, f"set_{kind}")(alice.subject, ["old"])
+    change = getattr(manage, f"change_{kind}")
+    acts = [lambda number=number: change(alice.subject, add=[f"new{number}"]) for number in range(5)]
+    outcomes = together(*acts, lambda: change(alice.subject, remove=["old"]))
+    assert not [one for one in outcomes if isinstance(one, Exception)]
+    assert getattr(shared.now(alice), kind) == {f"new{number}" for number in range(5)}
+
+
+def test_who_cannot_change_roles_because_others_keep_changing_them_is_told(make_site):
+    site = make_site(wrap=Interrupted)
+    alice = site.person()
+
+    def meddle():
+        site.users.update(alice.subject, {"roles": frozenset((secrets.token_hex(4),))})
+        site.users.then, site.users.after = meddle, 1
+
+    site.users.then, site.users.after = meddle, 1
+    refused(ConcurrentUpdate, site.accounts.management.change_roles, alice.subject, add=["editor"])
+    assert "editor" not in site.now(alice).roles

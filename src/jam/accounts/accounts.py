@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import msgspec
 
-from jam.accounts.audit import AuditLog, open_audit_log, record
+from jam.accounts.audit import AuditLog, Recorder, open_audit_log
 from jam.accounts.emails import Emails, EmailVerification
 from jam.accounts.flow import Means
 from jam.accounts.letters import Letters
@@ -26,7 +26,7 @@ from jam.accounts.throttle import Throttle
 from jam.accounts.users import UserStore
 from jam.crypto.passwords import Passwords
 from jam.errors import ConfigError
-from jam.events import Event, Events
+from jam.events import Event
 from jam.jam import Jam
 
 __all__ = ["Accounts"]
@@ -88,7 +88,7 @@ class Accounts:
         self._is_recording = False
         self._flows: _Flows | None = None
         self._lock = threading.RLock()
-        self._recorded = Events()
+        self._recorder: Recorder | None = None
         self._stop_hearing = jam.events.subscribe(self._hear)
         _all_accounts.add(self)
 
@@ -169,16 +169,18 @@ class Accounts:
             with self._lock:
                 if not self._is_recording:
                     self._begin_recording()
-        # Through a stream of its own: who listens to Jam's own from now on has missed what happens this very moment.
-        self._recorded.emit(event)
+        # Not subscribed itself: who listens to the stream from now on has missed what happens this very moment.
+        if self._recorder is not None:
+            self._recorder.hear(event)
 
     def _begin_recording(self) -> None:
         log = self.audit
         if log is None:
             self._stop_hearing()
         else:
-            stop = record(self._recorded, log, clock=self.jam.clock)
-            weakref.finalize(self, stop)  # which writes what is counted, at the end of the process at the latest
+            self._recorder = Recorder(log, self.jam.clock)
+            # What is counted is written at the end of the process at the latest.
+            weakref.finalize(self, self._recorder.write_counts)
         self._is_recording = True
 
     def _wired(self) -> _Flows:

@@ -28,9 +28,22 @@ from jam.events import AccessRefused, Event, Events, SessionConflict
 from jam.stores.forks import around_forks
 
 __all__ = [
-    "COUNT_FOR", "MAX_DETAILS", "MAX_TEXT", "AuditLog", "Entry", "JSONLinesAuditLog", "asked_texts", "checked_limit",
-    "checked_time", "kept", "make_private_file", "match_cursor", "open_audit_log", "record",
-]  # fmt: skip
+    "COUNT_FOR",
+    "MAX_DETAILS",
+    "MAX_TEXT",
+    "AuditLog",
+    "Entry",
+    "JSONLinesAuditLog",
+    "Recorder",
+    "asked_texts",
+    "checked_limit",
+    "checked_time",
+    "kept",
+    "make_private_file",
+    "match_cursor",
+    "open_audit_log",
+    "record",
+]
 
 logger = logging.getLogger("jam.accounts.audit")
 
@@ -418,7 +431,6 @@ def record(
     *,
     clock: Callable[[], float],
     leave_out: Collection[type[Event]] = (SessionConflict,),
-    beginning_with: Event | None = None,
 ) -> Callable[[], None]:
     """Write down every event from now on; returns a function that ends it.
 
@@ -432,11 +444,8 @@ def record(
         log: Where it is kept. It is not closed at the end.
         clock: Seconds since the epoch.
         leave_out: The classes of events that are not written. ``SessionConflict`` says nothing about access.
-        beginning_with: What has just happened and is to be written as well.
     """
-    recorder = _Recorder(log, clock, tuple(leave_out))
-    if beginning_with is not None:
-        recorder.hear(beginning_with)
+    recorder = Recorder(log, clock, tuple(leave_out))
     unsubscribe = events.subscribe(recorder.hear)
 
     def stop() -> None:
@@ -446,8 +455,18 @@ def record(
     return stop
 
 
-class _Recorder:
-    def __init__(self, log: AuditLog, clock: Callable[[], float], leave_out: tuple[type[Event], ...]) -> None:
+class Recorder:
+    """What ``record`` subscribes, for who has a stream already.
+
+    Args:
+        log: Where events are kept.
+        clock: Seconds since the epoch.
+        leave_out: The classes of events that are not written.
+    """
+
+    def __init__(
+        self, log: AuditLog, clock: Callable[[], float], leave_out: tuple[type[Event], ...] = (SessionConflict,)
+    ) -> None:
         self._log = log
         self._clock = clock
         self._leave_out = leave_out
@@ -458,6 +477,7 @@ class _Recorder:
         _all_recorders.add(self)
 
     def hear(self, event: Event) -> None:
+        """Write an event down, or count it; see ``record``."""
         left_out = isinstance(event, self._leave_out)
         counted = False
         if not left_out and isinstance(event, AccessRefused) and event.anonymous:
@@ -514,13 +534,13 @@ class _Recorder:
         self._counts = {}
 
 
-_all_recorders: weakref.WeakSet[_Recorder] = weakref.WeakSet()
+_all_recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
 
 around_forks(
     _all_recorders,
-    before=_Recorder.before_fork,
-    after_in_parent=_Recorder.after_fork_in_parent,
-    after_in_child=_Recorder.after_fork_in_child,
+    before=Recorder.before_fork,
+    after_in_parent=Recorder.after_fork_in_parent,
+    after_in_child=Recorder.after_fork_in_child,
 )
 
 

@@ -6,6 +6,8 @@ password, with the e-mail address, and after a while. It signs nobody in, and en
 
 from __future__ import annotations
 
+from typing import Any
+
 from jam.accounts.flow import Flow
 from jam.accounts.names import name_key
 from jam.accounts.users import Account
@@ -66,9 +68,9 @@ class Recovery(Flow):
             raise OneTimeTokenInvalid
         self._tokens.check_state(token, PURPOSE, reset_state(account))
         self._policy.check(password, username=account.username, email=account.email, subject=account.subject)
-        changes = {"password_hash": self._passwords.hash(password)}
+        changes: dict[str, Any] = {"password_hash": self._passwords.hash(password)}
         if "email_verified" in self._users.changeable:  # the link came by mail
-            changes["email_verified"] = True  # type: ignore[assignment]
+            changes["email_verified"] = True
         self._tokens.take(token, PURPOSE, reset_state(account))
         self._jam.revoke_all(account.subject)  # whatever happens then: nobody stays in by the old password
         changed = self._users.update(

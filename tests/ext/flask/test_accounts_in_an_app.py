@@ -177,6 +177,16 @@ def test_doctor_says_nothing_of_accounts_where_there_are_none(new_app, secret):
 # -- events -------------------------------------------------------------------------------------------------
 
 
+def test_asvs_16_3_1_an_event_is_in_the_log_once_whether_it_is_recorded_or_not(set_up, tmp_path, caplog):
+    for config in ({}, {"JAM_AUDIT_URL": f"file://{tmp_path}/audit.jsonl"}):
+        _, accounts = set_up(**config)
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "jam.events"):
+            for number in range(2):
+                accounts.jam.events.emit(SignInFailed(at=float(number), subject=None, reason="unknown"))
+        assert len([record for record in caplog.records if record.name == "jam.events"]) == 2
+
+
 @pytest.fixture
 def guarded(new_app, secret, clock):
     app, jam = new_app(), Jam({"secret": secret}, clock=clock)
@@ -409,7 +419,7 @@ def test_the_apps_own_claims_are_in_the_tokens_of_a_sign_in(new_app, secret, clo
         assert (claims["tenant"], claims["roles"]) == (f"of {alice.subject}", ["editor"])
 
 
-def test_making_accounts_where_everybody_may_is_counted_by_address_and_takes_nobodys_mails(set_up):
+def test_asvs_2_4_1_making_accounts_where_everybody_may_is_counted_by_address_and_takes_nobodys_mails(set_up):
     app, accounts = set_up(JAM_ACCOUNTS_OPEN_REGISTRATION=True, JAM_THROTTLING_MAILS_PER_ADDRESS=2)
     client = app.test_client()
 

@@ -9,7 +9,6 @@ import click
 from flask.cli import AppGroup
 
 from jam.accounts.manage import iso_time
-from jam.events import SubjectRevoked
 from jam.ext.flask.command_context import (
     about_somebody,
     check_one_of,
@@ -91,9 +90,7 @@ def revoke_sessions_command(
 
 def _end_logins(jam: Jam, subject: str | None) -> None:
     """End every session, remembered browser, refresh token and access token of somebody, or of everyone (``None``)."""
-    now = jam.clock()
-    jam.store.advance(subject, _LOGINS, now)
-    jam.events.emit(SubjectRevoked(at=now, subject=subject, kinds=_LOGINS))
+    jam.revoke(subject, _LOGINS)
     if jam.settings.access_tokens.stateless:
         remark("Access tokens live on until they expire: access_tokens.stateless is set.")
 

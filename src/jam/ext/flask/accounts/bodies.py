@@ -22,7 +22,9 @@ __all__ = [
     "LoginCredentials",
     "LoginList",
     "LoginShown",
+    "NextLoginStep",
     "NextStep",
+    "NextTokenStep",
     "Page",
     "Paging",
     "PasswordChange",
@@ -71,8 +73,18 @@ class NextStep(Struct, kw_only=True):
     sign_in_token: Token
     step: Annotated[str, Meta(max_length=64)]
     answer: dict[str, Any] = {}
-    remember: bool = False
+
+
+class NextTokenStep(NextStep, kw_only=True):
+    """The next step of a sign-in for tokens."""
+
     cookies: bool = False
+
+
+class NextLoginStep(NextStep, kw_only=True):
+    """The next step of a browser's sign-in."""
+
+    remember: bool = False
 
 
 class Resend(Struct, kw_only=True):

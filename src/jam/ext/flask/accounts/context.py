@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # which imports the views
 
 __all__ = [
     "EXTENSION",
+    "PEOPLE",
     "JustProved",
     "accounts",
     "address",
@@ -30,6 +31,7 @@ __all__ = [
     "interactive",
     "just_proved",
     "may_manage",
+    "refuse_others",
 ]
 
 EXTENSION = "jam.accounts"

@@ -29,12 +29,13 @@ from jam.errors import (
     TooManyAttempts,
     UserUnknown,
 )
-from jam.events import SubjectRevoked
 from jam.ext.flask.accounts.bodies import (
     Credentials,
     JSONWebKeys,
     LoginCredentials,
+    NextLoginStep,
     NextStep,
+    NextTokenStep,
     PasswordProof,
     Refresh,
     Resend,
@@ -92,8 +93,10 @@ def sign_in_for_tokens(body: Credentials) -> Response:
     return _tokens(proof, in_cookies=body.cookies)
 
 
-@sign_in_endpoints.add("POST", "/api/continue", body=NextStep, answers={200: TokenPair}, errors=(*_FAILURES, *_NO_STEP))
-def continue_for_tokens(body: NextStep) -> Response:
+@sign_in_endpoints.add(
+    "POST", "/api/continue", body=NextTokenStep, answers={200: TokenPair}, errors=(*_FAILURES, *_NO_STEP)
+)
+def continue_for_tokens(body: NextTokenStep) -> Response:
     """Take the next step of a sign-in for tokens."""
     if body.cookies:
         _refuse_cookies()
@@ -107,8 +110,10 @@ def sign_in(body: LoginCredentials) -> Response:
     return _session(accounts().sign_in.start(body.username, body.password, address=address()), remember=body.remember)
 
 
-@sign_in_endpoints.add("POST", "/sign-in/continue", body=NextStep, answers={200: User}, errors=(*_FAILURES, *_NO_STEP))
-def continue_sign_in(body: NextStep) -> Response:
+@sign_in_endpoints.add(
+    "POST", "/sign-in/continue", body=NextLoginStep, answers={200: User}, errors=(*_FAILURES, *_NO_STEP)
+)
+def continue_sign_in(body: NextLoginStep) -> Response:
     """Take the next step of a browser's sign-in."""
     changeable()
     return _session(_resumed(body), remember=body.remember)
@@ -204,9 +209,7 @@ def sign_out_others() -> Response:
     changeable_session()
     jam, subject = accounts().jam, caller().identity.subject or ""
     end_other_logins()
-    kinds = ("access_token", "refresh_token")
-    jam.store.advance(subject, kinds, jam.clock())
-    jam.events.emit(SubjectRevoked(at=jam.clock(), subject=subject, kinds=kinds))
+    jam.revoke(subject, ("access_token", "refresh_token"))
     return answer(None, 204)
 
 
