@@ -232,9 +232,9 @@ HAPPENINGS = {
     "Deleted, with a `user_loader`": lambda site, kind, held: site.users.clear(),
     "A used refresh token came back": a_used_refresh_token_came_back,
     "A used token of a remembered browser came back": a_used_remembering_token_came_back,
-    "Secret changed, the old one forgotten": lambda site, kind, held: site.start({"secret": "n" + site.secret[1:]}),
+    "Secret changed, the old one forgotten": lambda site, kind, held: site.start({"secret": f"new {site.secret}"}),
     "Secret changed, the old one in `secret_fallbacks`": lambda site, kind, held: site.start(
-        {"secret": "n" + site.secret[1:], "secret_fallbacks": [site.secret]}
+        {"secret": f"new {site.secret}", "secret_fallbacks": [site.secret]}
     ),
     # Behind Jam's back: in a database that it does not look into.
     "Password changed": lambda site, kind, held: None,
